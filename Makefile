@@ -1,0 +1,5 @@
+GO ?= go
+
+.PHONY: build
+build: ## build bin/shoal
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/shoal ./cmd/shoal

@@ -1,0 +1,5 @@
+// Command shoal is the registry mirror and swarm member that runs on each
+// machine.
+package main
+
+func main() {}
