@@ -1,5 +1,25 @@
+# make help lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 GO ?= go
+# Tools have a module of their own: they would add hundreds of lines to go.mod.
+TOOL := $(GO) tool -modfile=.tools/go.mod
 
-.PHONY: build
+.DEFAULT_GOAL := build
+.PHONY: help build test lint fmt
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
 build: ## build bin/shoal
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/shoal ./cmd/shoal
+
+test: ## run every test; as root on Debian, install what the end-to-end tests need and run those too
+	.ci/install-deps
+	$(GO) test -race -timeout 15m -json ./... | $(GO) -C .tools run ./testsum
+
+lint: ## the linters, the layer rule and the documentation rule
+	$(TOOL) golangci-lint run ./...
+
+fmt: ## format as the linters want it
+	$(TOOL) golangci-lint fmt ./...
