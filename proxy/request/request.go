@@ -1,0 +1,206 @@
+// Package request understands what a runtime asks of a registry mirror: which
+// registry, repository, tag or digest a URL names, and which bytes a Range
+// header wants. It is pure: no I/O, no state, no goroutines, and it never
+// panics, whatever a client sends.
+//
+// The grammar is that of the OCI distribution specification 1.1, with two
+// additions that runtimes rely on to mirror registries other than Docker Hub:
+// the "ns" query parameter of containerd, and a registry as the first component
+// of the path.
+package request
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"shoal/blobcache/blob"
+)
+
+// DockerHub is the registry of names that state none.
+const DockerHub = "docker.io"
+
+// What can be wrong with a request's URL, besides blob.ErrDigestInvalid.
+var (
+	// ErrNoRoute: no endpoint of the pull API has such a path.
+	ErrNoRoute = errors.New("no such endpoint")
+	// ErrNameInvalid: not a repository name, or not the name of a registry.
+	ErrNameInvalid = errors.New("invalid repository name")
+	// ErrTagInvalid: neither a tag nor a digest.
+	ErrTagInvalid = errors.New("invalid tag")
+)
+
+// Kind is an endpoint of the pull API.
+type Kind int
+
+// The endpoints.
+const (
+	Unknown   Kind = iota // nothing that is served here
+	Ping                  // /v2/
+	Manifest              // /v2/NAME/manifests/REFERENCE
+	Blob                  // /v2/NAME/blobs/DIGEST
+	Tags                  // /v2/NAME/tags/list
+	Referrers             // /v2/NAME/referrers/DIGEST
+)
+
+// String returns the kind as metrics and logs spell it.
+func (k Kind) String() string {
+	switch k {
+	case Ping:
+		return "ping"
+	case Manifest:
+		return "manifest"
+	case Blob:
+		return "blob"
+	case Tags:
+		return "tags"
+	case Referrers:
+		return "referrers"
+	default:
+		return "unknown"
+	}
+}
+
+// Request is what a URL names.
+type Request struct {
+	Kind Kind
+	// Registry is "docker.io" or a lower-case host with an optional port.
+	// Empty for Ping.
+	Registry string
+	// Name is the repository's name at that registry; the official images of
+	// Docker Hub have "library/" in front.
+	Name string
+	// Tag and Digest: a Manifest has exactly one of them, Blob and Referrers
+	// have a digest.
+	Tag    string
+	Digest digest.Digest
+}
+
+// Parse reads the URL of a request. Errors: ErrNoRoute, ErrNameInvalid,
+// ErrTagInvalid and blob.ErrDigestInvalid, wrapped; the Kind of the result says
+// even then which endpoint was meant.
+func Parse(u *url.URL) (Request, error) {
+	if u.Path == "/v2/" || u.Path == "/v2" {
+		return Request{Kind: Ping}, nil
+	}
+	path, ok := strings.CutPrefix(u.Path, "/v2/")
+	if !ok {
+		return Request{}, fmt.Errorf("%w: %q", ErrNoRoute, shorten(u.Path))
+	}
+	kind, name, last := split(path)
+	if kind == Unknown {
+		return Request{}, fmt.Errorf("%w: %q", ErrNoRoute, shorten(u.Path))
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil { // a lost ns would silently mean another registry
+		return Request{Kind: kind}, fmt.Errorf("%w: query: %w", ErrNameInvalid, err)
+	}
+	req := Request{Kind: kind}
+	if req.Registry, req.Name, err = repository(query.Get("ns"), name); err != nil {
+		return Request{Kind: kind}, err
+	}
+	if kind == Tags {
+		return req, nil
+	}
+	if kind == Manifest && !strings.Contains(last, ":") {
+		if !tagGrammar.MatchString(last) {
+			return req, fmt.Errorf("%w: %q", ErrTagInvalid, shorten(last))
+		}
+		req.Tag = last
+		return req, nil
+	}
+	req.Digest, err = blob.ParseDigest(last)
+	return req, err
+}
+
+// split cuts the path behind /v2/ from its end, because components of a
+// repository's name may be called "blobs" or "manifests" too.
+func split(path string) (kind Kind, name, last string) {
+	path, last = cutLast(path)
+	name, verb := cutLast(path)
+	switch {
+	case verb == "manifests":
+		return Manifest, name, last
+	case verb == "blobs" && last != "uploads":
+		return Blob, name, last
+	case verb == "referrers":
+		return Referrers, name, last
+	case verb == "tags" && last == "list":
+		return Tags, name, last
+	}
+	return Unknown, "", ""
+}
+
+func cutLast(path string) (before, last string) {
+	i := strings.LastIndexByte(path, '/')
+	if i < 0 {
+		return "", path
+	}
+	return path[:i], path[i+1:]
+}
+
+// Limits and grammar of names and tags: OCI distribution specification 1.1,
+// "Pulling manifests". 255 is what registries enforce for the length of a name.
+const maxName = 255
+
+var (
+	nameGrammar = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagGrammar  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	hostGrammar = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::([0-9]{1,5}))?$`)
+)
+
+// repository tells registry and name of a repository apart: ns names the
+// registry if it is set, else a first component that only a host can be, else
+// it is Docker Hub.
+func repository(ns, path string) (registry, name string, err error) {
+	registry, name = ns, path
+	if ns == "" {
+		registry, name = DockerHub, path
+		first, rest, more := strings.Cut(path, "/")
+		if more && (strings.ContainsAny(first, ".:") || first == "localhost") {
+			registry, name = first, rest
+		}
+	}
+	if registry, err = parseRegistry(registry); err != nil {
+		return "", "", err
+	}
+	if registry == DockerHub && !strings.Contains(name, "/") {
+		name = "library/" + name
+	}
+	if len(name) > maxName || !nameGrammar.MatchString(name) {
+		return "", "", fmt.Errorf("%w: %q", ErrNameInvalid, shorten(name))
+	}
+	return registry, name, nil
+}
+
+func parseRegistry(s string) (string, error) {
+	s = strings.ToLower(s)
+	m := hostGrammar.FindStringSubmatch(s)
+	if m == nil || len(s) > maxName {
+		return "", fmt.Errorf("%w: registry %q", ErrNameInvalid, shorten(s))
+	}
+	if m[1] != "" {
+		if port, err := strconv.ParseUint(m[1], 10, 16); err != nil || port == 0 {
+			return "", fmt.Errorf("%w: port of registry %q", ErrNameInvalid, s)
+		}
+	}
+	switch s {
+	case "index.docker.io", "registry-1.docker.io": // other names of the same
+		return DockerHub, nil
+	}
+	return s, nil
+}
+
+// shorten keeps what a stranger sent from filling a log line.
+func shorten(s string) string {
+	const most = 80
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}
