@@ -1,5 +1,112 @@
 // Command shoal is the registry mirror and swarm member that runs on each
-// machine.
+// machine. This package is the command line and the wiring; it knows every
+// other package and holds no logic of its own.
+//
+// One file is one verb. A verb returns its error; main prints it as one line
+// and exits with 1, or with 2 if the words on the command line, in the
+// environment or in the configuration file were wrong.
 package main
 
-func main() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"shoal/cmd/shoal/internal/config"
+)
+
+// Exit codes, which scripts rely on.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// cli is the grammar of the command line.
+type cli struct {
+	Serve    serveCmd    `cmd:"" help:"Run the mirror and swarm member of this machine."`
+	Status   statusCmd   `cmd:"" help:"Show what the node of this machine is doing."`
+	ID       idCmd       `cmd:"" name:"id" help:"Print the node's peer ID."`
+	SwarmKey swarmKeyCmd `cmd:"" name:"swarm-key" help:"Make the key that closes a swarm to strangers."`
+	Demo     demoCmd     `cmd:"" help:"Watch five nodes share an image, on this machine, without a network."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
+}
+
+const description = `Shoal shares container images between machines: each node is the registry mirror of its runtime, and takes layers from its neighbours before it asks the registry.
+
+Try it, then set it up on two machines:
+
+    shoal demo
+
+    shoal swarm-key new > swarm.key          # copy it to both machines
+    shoal serve --swarm-key swarm.key        # on the first
+    shoal status                             # prints its address for --join
+    shoal serve --swarm-key swarm.key --join /ip4/10.0.0.1/tcp/4001/p2p/12D3...
+
+    # /etc/docker/daemon.json on both: {"registry-mirrors": ["http://127.0.0.1:5000"]}`
+
+// environment is what a verb may use of the process.
+type environment struct {
+	ctx            context.Context
+	environ        []string
+	stdout, stderr io.Writer
+}
+
+func main() {
+	os.Exit(run(environment{ctx: context.Background(), environ: os.Environ(), stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:]))
+}
+
+// run executes a command line and returns the exit code.
+func run(env environment, args []string) int {
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parser, err := kong.New(&cli{},
+		kong.Name("shoal"),
+		kong.Description(description),
+		kong.Writers(env.stdout, env.stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100, ValueFormatter: withVariable}),
+		kong.Bind(env),
+	)
+	if err != nil {
+		return complain(env.stderr, err, exitFailed)
+	}
+	line, err := parser.Parse(args)
+	if err != nil {
+		return complain(env.stderr, fmt.Errorf("%w; see \"shoal --help\"", err), exitUsage)
+	}
+	err = line.Run()
+	switch {
+	case err == nil:
+		return exitOK
+	case isUsage(err):
+		return complain(env.stderr, err, exitUsage)
+	}
+	return complain(env.stderr, err, exitFailed)
+}
+
+// isUsage reports whether the words that were given are at fault.
+func isUsage(err error) bool {
+	_, ok := errors.AsType[*config.Error](err)
+	return ok
+}
+
+// complain prints err as one line.
+func complain(w io.Writer, err error, code int) int {
+	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	_, _ = fmt.Fprintln(w, "shoal: "+text) // nobody is left to tell if stderr is closed
+	return code
+}
+
+// withVariable adds the name of its environment variable to a flag's help.
+func withVariable(v *kong.Value) string {
+	if v.Flag == nil || v.Name == "help" {
+		return v.Help
+	}
+	return v.Help + " ($" + config.Variable(v.Name) + ")"
+}

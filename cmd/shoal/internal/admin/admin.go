@@ -1,0 +1,70 @@
+// Package admin is the HTTP side that a node shows its operator: health,
+// readiness, metrics and status; and the client for it. It is read-only,
+// changes nothing in the node, and keeps no numbers of its own: bytes come out
+// of the metrics registry, so that /metrics and the status cannot differ. It
+// starts no goroutines; the caller serves the Handler.
+package admin
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Options are what the endpoint reports on.
+type Options struct {
+	Gatherer prometheus.Gatherer
+	// Status fills in what the node knows of itself; Bytes and the cache's
+	// numbers are added from Gatherer.
+	Status func() Status
+	// Unready returns why the node should not be used yet or any more, or "".
+	Unready func() string
+	Logger  *slog.Logger
+}
+
+// Handler serves /healthz, /readyz, /metrics and /api/v1/status.
+func Handler(o Options) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeText(w, http.StatusOK, "ok")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if why := o.Unready(); why != "" {
+			writeText(w, http.StatusServiceUnavailable, why)
+			return
+		}
+		writeText(w, http.StatusOK, "ready")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /api/v1/status", o.serveStatus)
+	return mux
+}
+
+func (o Options) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	s := o.Status()
+	s.Ready = o.Unready() == ""
+	if err := s.addMetrics(o.Gatherer); err != nil {
+		o.Logger.Error("status: gather metrics", "error", err)
+		http.Error(w, "metrics cannot be gathered, see the log", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(s); err != nil {
+		o.Logger.Debug("status: client went away", "error", err)
+	}
+}
+
+func writeText(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	// A prober that went away is not worth a line of log.
+	_, _ = io.WriteString(w, text+"\n")
+}

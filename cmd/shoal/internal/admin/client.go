@@ -1,0 +1,65 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+)
+
+// maxStatusSize bounds what a client takes from whatever listens on the
+// address: 16 MiB hold 50,000 members.
+const maxStatusSize = 16 << 20
+
+// Fetch asks the node whose admin endpoint is at addr (HOST:PORT; an
+// unspecified host means this machine) for its status. It returns the JSON as
+// it came, and what it says.
+func Fetch(ctx context.Context, addr string) ([]byte, Status, error) {
+	text, err := get(ctx, "http://"+dialable(addr)+"/api/v1/status")
+	if err != nil {
+		return nil, Status{}, err
+	}
+	var s Status
+	if err := json.Unmarshal(text, &s); err != nil || s.ID == "" {
+		return nil, Status{}, fmt.Errorf("%s does not answer like a shoal node", addr)
+	}
+	return text, s, nil
+}
+
+func get(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	// Not by the environment's HTTP proxy: the node is this machine's or a
+	// neighbour's.
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxStatusSize))
+	if err != nil {
+		return nil, fmt.Errorf("read status: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return text, nil
+}
+
+// dialable turns an address to listen on into one to connect to.
+func dialable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}

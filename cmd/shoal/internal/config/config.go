@@ -1,0 +1,151 @@
+// Package config turns what the command line, the environment and a YAML file
+// say into one checked Config. It reads the file that it is pointed at and
+// nothing else: whether a key file exists or a port is free is not its
+// business.
+//
+// A setting has one name everywhere: the flag --cache-size is
+// SHOAL_CACHE_SIZE in the environment and cache-size in the file. A flag wins
+// over the environment, the environment over the file, the file over the
+// default; lists are replaced as a whole, registries name by name. Every error
+// is an *Error that says where the wrong word stands: the flag, the variable,
+// or file, line, column and key.
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Config is everything that can be set about a node. Load checked all of it.
+type Config struct {
+	DataDir string
+	Mirror  string // HOST:PORT; port 0 means any free one, here and below
+	Admin   string // HOST:PORT
+	// Swarm holds the multiaddrs to listen on, Announce those to tell others,
+	// Join those of members to start from (with their /p2p/ID).
+	Swarm, Announce, Join []string
+	Pieces                string // HOST:PORT, or "" for the swarm's host and any free port
+	SwarmKey              string // path of the key file, or ""
+	// Registries maps the name of a registry to its upstreams' base URLs in
+	// the order of preference.
+	Registries   map[string][]string
+	Zone         string
+	CacheSize    int64         // bytes, or 0 for DefaultCacheSize of the data directory's disk
+	Reverify     time.Duration // age at which a cached blob's proof is renewed before it is served
+	MDNS         bool          // never without a swarm key
+	LogLevel     slog.Level
+	LogFormat    string   // "text" or "json"
+	UnknownNames []string // variables SHOAL_... of the environment that name no setting, sorted
+}
+
+// Error is a wrong word and where it stands.
+type Error struct {
+	Where string // "--cache-size", "SHOAL_CACHE_SIZE" or "shoal.yaml:3:13: cache-size"
+	Err   error
+}
+
+func (e *Error) Error() string { return e.Where + ": " + e.Err.Error() }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// word is a value as it was written, and where.
+type word struct {
+	text  string
+	where string
+}
+
+func (w word) errorf(format string, args ...any) error {
+	return &Error{Where: w.where, Err: fmt.Errorf(format, args...)}
+}
+
+// layer holds the words that one source (flags, environment, file, defaults)
+// has on the settings that it mentions.
+type layer map[string][]word
+
+// Load merges the flags, the environment (as of os.Environ) and the file that
+// one of the two names, and checks the result.
+func Load(flags Flags, environ []string) (Config, error) {
+	args := flags.layer()
+	env, unknown := environment(environ)
+	layers := []layer{args, env}
+	for _, l := range layers {
+		words := l["config"]
+		if len(words) == 0 {
+			continue
+		}
+		file, err := readFile(words[len(words)-1])
+		if err != nil {
+			return Config{}, err
+		}
+		layers = append(layers, file)
+		break
+	}
+	merged := merge(append(layers, defaults()))
+	c := Config{UnknownNames: unknown}
+	for _, s := range settings() {
+		if words := merged[s.name]; len(words) > 0 {
+			if err := s.set(&c, words); err != nil {
+				return Config{}, err
+			}
+		}
+	}
+	return c, c.finish(merged)
+}
+
+// merge takes each setting from the first layer that mentions it, registries
+// name by name.
+func merge(layers []layer) layer {
+	merged := layer{}
+	named := map[string]bool{}
+	for _, l := range layers {
+		for name, words := range l {
+			if name != "registry" {
+				if _, ok := merged[name]; !ok {
+					merged[name] = words
+				}
+				continue
+			}
+			higher := len(merged[name])
+			for _, w := range words {
+				if !named[registryName(w.text)] {
+					merged[name] = append(merged[name], w)
+				}
+			}
+			for _, w := range merged[name][higher:] {
+				named[registryName(w.text)] = true
+			}
+		}
+	}
+	return merged
+}
+
+func registryName(text string) string {
+	name, _, _ := strings.Cut(text, "=")
+	return name
+}
+
+// finish fills in the defaults that depend on other settings, and checks what
+// a node without a swarm key must not do: anybody could join it, so it keeps
+// to loopback.
+func (c *Config) finish(merged layer) error {
+	if c.SwarmKey != "" {
+		if len(c.Swarm) == 0 {
+			c.Swarm = []string{"/ip4/0.0.0.0/tcp/4001"}
+		}
+		return nil
+	}
+	c.MDNS = false
+	if len(c.Swarm) == 0 {
+		c.Swarm = []string{"/ip4/127.0.0.1/tcp/4001"}
+	}
+	for _, name := range []string{"swarm", "announce", "join", "pieces"} {
+		for _, w := range merged[name] {
+			if w.text != "" && !loopback(w.text) {
+				return w.errorf("%s is beyond loopback, which needs a swarm key: make one with \"shoal swarm-key new\" and give it to every member with --swarm-key FILE", w.text)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+package config
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+const peer = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F"
+
+// load parses args as "shoal serve" does. "FILE" in args and environ stands
+// for a file with the given text.
+func load(t *testing.T, args []string, environ []string, file string) (Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "shoal.yaml")
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	put := func(in []string) []string {
+		var out []string
+		for _, s := range in {
+			out = append(out, strings.ReplaceAll(s, "FILE", path))
+		}
+		return out
+	}
+	var flags Flags
+	parser, err := kong.New(&flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(put(args)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(flags, put(environ))
+	if err != nil {
+		err = errors.New(strings.ReplaceAll(err.Error(), path, "FILE"))
+	}
+	return c, err
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := load(t, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		DataDir: "/var/lib/shoal", Mirror: "127.0.0.1:5000", Admin: "127.0.0.1:5050",
+		Swarm:      []string{"/ip4/127.0.0.1/tcp/4001"},
+		Registries: map[string][]string{"docker.io": {"https://registry-1.docker.io"}},
+		Reverify:   24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	keyed, err := load(t, []string{"--swarm-key=k"}, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := keyed.Swarm; !reflect.DeepEqual(got, []string{"/ip4/0.0.0.0/tcp/4001"}) || !keyed.MDNS {
+		t.Errorf("with a key: swarm %q, mDNS %v", got, keyed.MDNS)
+	}
+}
+
+func TestEverySettingFromEverySource(t *testing.T) {
+	want := Config{
+		DataDir: "/d", Mirror: "127.0.0.1:1", Admin: "[::1]:2",
+		Swarm:    []string{"/ip4/10.0.0.1/tcp/4", "/ip6/::/tcp/5"},
+		Announce: []string{"/dns4/a.example/tcp/6", "/ip4/10.0.0.2/tcp/6"},
+		Join:     []string{"/ip4/10.0.0.3/tcp/7/p2p/" + peer, "/dns4/b.example/tcp/8/p2p/" + peer},
+		Pieces:   "10.0.0.1:3", SwarmKey: "/k",
+		Registries: map[string][]string{
+			"docker.io": {"https://m.example", "https://registry-1.docker.io"},
+			"ghcr.io":   {"http://127.0.0.1:5001"},
+		},
+		Zone: "a/b", CacheSize: 3 << 29, Reverify: 90 * time.Minute,
+		LogLevel: slog.LevelDebug, LogFormat: "json",
+	}
+	for name, tt := range map[string]struct {
+		args, environ []string
+		file          string
+	}{
+		"flags": {args: []string{
+			"--data-dir=/d", "--mirror", "127.0.0.1:1", "--admin=[::1]:2", "--swarm=/ip4/10.0.0.1/tcp/4", "--swarm=/ip6/::/tcp/5",
+			"--announce=/dns4/a.example/tcp/6", "--announce=/ip4/10.0.0.2/tcp/6",
+			"--join=/ip4/10.0.0.3/tcp/7/p2p/" + peer, "--join=/dns4/b.example/tcp/8/p2p/" + peer,
+			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--registry=docker.io=https://m.example,https://registry-1.docker.io",
+			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--reverify=90m", "--no-mdns",
+			"--log-level=debug", "--log-format=json",
+		}},
+		"environment": {environ: []string{
+			"SHOAL_DATA_DIR=/d", "SHOAL_MIRROR=127.0.0.1:1", "SHOAL_ADMIN=[::1]:2", "SHOAL_SWARM=/ip4/10.0.0.1/tcp/4 /ip6/::/tcp/5",
+			"SHOAL_ANNOUNCE= /dns4/a.example/tcp/6\n/ip4/10.0.0.2/tcp/6 ",
+			"SHOAL_JOIN=/ip4/10.0.0.3/tcp/7/p2p/" + peer + "\t/dns4/b.example/tcp/8/p2p/" + peer,
+			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k",
+			"SHOAL_REGISTRY=docker.io=https://m.example,https://registry-1.docker.io ghcr.io=http://127.0.0.1:5001",
+			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
+			"SHOAL_LOG_LEVEL=debug", "SHOAL_LOG_FORMAT=json", "SHOAL_KEEP=1", "PATH=/bin",
+		}},
+		"file": {args: []string{"--config", "FILE"}, file: `
+data-dir: /d
+mirror: 127.0.0.1:1
+admin: "[::1]:2"
+swarm: [/ip4/10.0.0.1/tcp/4, "/ip6/::/tcp/5"]
+announce:
+  - /dns4/a.example/tcp/6
+  - /ip4/10.0.0.2/tcp/6
+join: [/ip4/10.0.0.3/tcp/7/p2p/` + peer + `, /dns4/b.example/tcp/8/p2p/` + peer + `]
+pieces: 10.0.0.1:3
+swarm-key: /k
+registry:
+  docker.io:
+    upstreams: [https://m.example, https://registry-1.docker.io]
+  ghcr.io: {upstreams: http://127.0.0.1:5001}
+zone: a/b
+cache-size: 1610612736
+reverify: 1h30m
+no-mdns: true
+log-level: debug
+log-format: json
+`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := load(t, tt.args, tt.environ, tt.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(c, want) {
+				t.Errorf("got  %+v\nwant %+v", c, want)
+			}
+		})
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	file := "zone: file\nmirror: 127.0.0.1:1\nadmin: 127.0.0.1:1\ndata-dir: /file\n" +
+		"registry:\n  a.example: {upstreams: [http://file]}\n  b.example: {upstreams: [http://file]}\n  c.example: {upstreams: [http://file, http://file2]}\n"
+	c, err := load(t,
+		[]string{"--zone=first", "--zone=flag", "--registry=a.example=http://flag"},
+		[]string{"SHOAL_ZONE=env", "SHOAL_MIRROR=127.0.0.1:2", "SHOAL_ADMIN=", "SHOAL_CONFIG=FILE",
+			"SHOAL_REGISTRY=a.example=http://env b.example=http://env b.example=http://env2"}, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Zone != "flag" || c.Mirror != "127.0.0.1:2" || c.Admin != "127.0.0.1:1" || c.DataDir != "/file" {
+		t.Errorf("zone %q, mirror %q, admin %q, data-dir %q", c.Zone, c.Mirror, c.Admin, c.DataDir)
+	}
+	want := map[string][]string{
+		"a.example": {"http://flag"},
+		"b.example": {"http://env", "http://env2"},
+		"c.example": {"http://file", "http://file2"},
+		"docker.io": {"https://registry-1.docker.io"},
+	}
+	if !reflect.DeepEqual(c.Registries, want) {
+		t.Errorf("registries %v, want %v", c.Registries, want)
+	}
+}
+
+func TestUnknownVariablesAreReported(t *testing.T) {
+	c, err := load(t, nil, []string{
+		"SHOAL_ZONES=x", "SHOAL_CACHESIZE=1GiB", "SHOAL_JSON=1",
+		"SHOAL_SERVICE_HOST=10.0.0.1", "SHOAL_SERVICE_PORT_MIRROR=5000", "SHOAL_PORT=tcp://10.0.0.1:5000", "SHOAL_PORT_5000_TCP_ADDR=10.0.0.1",
+	}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"SHOAL_CACHESIZE", "SHOAL_ZONES"}; !reflect.DeepEqual(c.UnknownNames, want) {
+		t.Errorf("unknown %q, want %q", c.UnknownNames, want)
+	}
+}
+
+func TestBadWordsInTheFile(t *testing.T) {
+	for _, tt := range []struct{ name, file, want string }{
+		{"unknown key", "zone: a\ncachesize: 1GiB\n", `FILE:2:1: cachesize: is no setting: there are data-dir, mirror, `},
+		{"config in the file", "config: x\n", `FILE:1:1: config: is no setting`},
+		{"out of range", "\n\ncache-size: 12\n", `FILE:3:13: cache-size: "12" is out of range: use 1MiB to 1024PiB`},
+		{"no size", "cache-size: many", `FILE:1:13: cache-size: "many" is no size`},
+		{"negative size", "cache-size: -1GiB", `FILE:1:13: cache-size: "-1GiB" is no size`},
+		{"huge size", "cache-size: 99999999999PiB", `FILE:1:13: cache-size: "99999999999PiB" is out of range`},
+		{"no boolean", "no-mdns: maybe", `FILE:1:10: no-mdns: "maybe": use true or false`},
+		{"list for a scalar", "zone: [a, b]", `FILE:1:7: zone: must be a plain value, not a sequence`},
+		{"no value", "zone:\nmirror: 127.0.0.1:1\n", `zone: has no value`},
+		{"bad entry of a list", "join:\n  - /ip4/127.0.0.1/tcp/1/p2p/" + peer + "\n  - nonsense\n", `FILE:3:5: join: "nonsense" is no address of a member`},
+		{"duplicate key", "zone: a\nzone: b\n", `FILE:2:1: mapping key "zone" already defined at [1:1]`},
+		{"syntax", "zone: a\n\t- b: [", `FILE:2:`},
+		{"no mapping", "- a\n", `FILE:1:1: must be a mapping of names to values`},
+		{"two documents", "zone: a\n---\nzone: b\n", `FILE:3:`},
+		{"registry as a list", "registry: [a]\n", `FILE:1:11: registry: must be a mapping`},
+		{"registry without upstreams", "registry:\n  ghcr.io: {upstreams: []}\n", `FILE:2:3: registry.ghcr.io: has no upstreams`},
+		{"unknown key of a registry", "registry:\n  ghcr.io:\n    upstream: http://x\n", `FILE:3:5: registry.ghcr.io.upstream: is no setting of a registry: there is upstreams`},
+		{"bad upstream", "registry:\n  ghcr.io:\n    upstreams:\n      - https://ghcr.io\n      - ftp://x\n", `FILE:5:9: registry.ghcr.io.upstreams: "ftp://x" is no URL of a registry`},
+		{"alias", "zone: &z a\n", `FILE:1:7: zone: must be a plain value, not a anchor`},
+		{"beyond loopback", "swarm: /ip4/0.0.0.0/tcp/4001\n", `FILE:1:8: swarm: /ip4/0.0.0.0/tcp/4001 is beyond loopback, which needs a swarm key`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := load(t, []string{"--config=FILE"}, nil, tt.file)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got  %v\nwant %s...", err, tt.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "\n") {
+				t.Errorf("more than one line: %q", err)
+			}
+		})
+	}
+}
+
+func TestBadWords(t *testing.T) {
+	for _, tt := range []struct{ arg, want string }{
+		{"--data-dir=", `--data-dir: is empty`},
+		{"--mirror=5000", `--mirror: "5000" is no address: use HOST:PORT`},
+		{"--mirror=127.0.0.1:65536", `--mirror: "127.0.0.1:65536": the port must be a number from 0 to 65535`},
+		{"--admin=127.0.0.1:http", `--admin: "127.0.0.1:http": the port must be`},
+		{"--swarm=/ip4/127.0.0.1/udp/4001/quic-v1", `--swarm: "/ip4/127.0.0.1/udp/4001/quic-v1" is no address to listen on`},
+		{"--swarm=/dns4/localhost/tcp/4001", `--swarm: "/dns4/localhost/tcp/4001" is no address to listen on`},
+		{"--join=/ip4/127.0.0.1/tcp/4001", `lacks the member's ID`},
+		{"--join=/ip4/127.0.0.1/udp/4001/p2p/" + peer, `is no address of a member: use /ip4/1.2.3.4/tcp/4001/p2p/ID`},
+		{"--announce=10.0.0.1:4001", `is no address of a member: use /ip4/1.2.3.4/tcp/4001`},
+		{"--registry=docker.io", `--registry: "docker.io": use NAME=URL[,URL]`},
+		{"--registry=docker.io=", `--registry: "docker.io=": use NAME=URL[,URL]`},
+		{"--registry=Docker.io=https://x", `"Docker.io" is no name of a registry`},
+		{"--registry=docker.io=https://x,,https://y", `"" is no URL of a registry`},
+		{"--registry=docker.io=https://u:secret@x", `https://u:xxxxx@x: credentials do not belong into the URL`},
+		{"--registry=docker.io=https://x?a=b", `has a query or a fragment`},
+		{"--zone=a b", `--zone: "a b" is no name of a zone`},
+		{"--reverify=24", `--reverify: "24" is no duration`},
+		{"--reverify=1s", `--reverify: "1s" is out of range`},
+		{"--log-level=loud", `--log-level: "loud" is no log level: use debug, info, warn or error`},
+		{"--log-format=xml", `--log-format: "xml" is no log format`},
+		{"--config=/nowhere/shoal.yaml", `--config: open /nowhere/shoal.yaml: no such file or directory`},
+		{"--swarm=/ip4/10.0.0.1/tcp/4001", `--swarm: /ip4/10.0.0.1/tcp/4001 is beyond loopback, which needs a swarm key: make one with "shoal swarm-key new"`},
+		{"--join=/ip4/10.0.0.1/tcp/4001/p2p/" + peer, `is beyond loopback`},
+		{"--join=/dns4/localhost/tcp/4001/p2p/" + peer, `is beyond loopback`},
+		{"--announce=/ip4/10.0.0.1/tcp/4001", `is beyond loopback`},
+		{"--pieces=0.0.0.0:0", `--pieces: 0.0.0.0:0 is beyond loopback`},
+		{"--pieces=:0", `--pieces: :0 is beyond loopback`},
+	} {
+		_, err := load(t, []string{tt.arg}, nil, "")
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s\ngot  %v\nwant %s", tt.arg, err, tt.want)
+		}
+	}
+	if _, err := load(t, nil, []string{"SHOAL_CACHE_SIZE=banana"}, ""); err == nil || !strings.HasPrefix(err.Error(), `SHOAL_CACHE_SIZE: "banana" is no size`) {
+		t.Errorf("environment: %v", err)
+	}
+}
+
+func TestWithoutKeyLoopbackIsAllowed(t *testing.T) {
+	_, err := load(t, []string{"--swarm=/ip4/127.0.0.2/tcp/0", "--swarm=/ip6/::1/tcp/0", "--pieces=localhost:0",
+		"--join=/ip4/127.0.0.1/tcp/4001/p2p/" + peer, "--announce=/ip4/127.0.0.1/tcp/4001"}, nil, "")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzParseFile(f *testing.F) {
+	f.Add("zone: a\nregistry:\n  ghcr.io: {upstreams: [http://x]}\n")
+	f.Add("join:\n- a\n- b\n---\n")
+	f.Add("a: &a [*a]\n? [x]\n: y\n<<: {zone: 1}\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		words, err := parseFile("f", []byte(text))
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") && !strings.Contains(text, "\n") {
+				t.Errorf("an error of more than one line: %q", err)
+			}
+			return
+		}
+		for name := range words {
+			if _, ok := find(name); !ok {
+				t.Errorf("accepted %q", name)
+			}
+		}
+	})
+}

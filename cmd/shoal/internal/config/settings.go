@@ -1,0 +1,295 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// Limits of values.
+const (
+	minCacheSize = units.MiB // one piece of a blob
+	maxCacheSize = 1 << 60   // 1 EiB: keeps sums of sizes far from overflow
+	// minReverify keeps a typo ("24" read as nanoseconds, "1s") from hashing
+	// every blob at every pull.
+	minReverify = time.Minute
+	maxReverify = 365 * 24 * time.Hour
+)
+
+// setting is one row of the table of everything that can be set.
+type setting struct {
+	name  string
+	list  bool   // may be given more than once; otherwise the last word wins
+	value string // default, or "" if there is none or it depends
+	set   func(c *Config, words []word) error
+}
+
+// defaults is the layer below all others.
+func defaults() layer {
+	l := layer{}
+	for _, s := range settings() {
+		if s.value != "" {
+			l[s.name] = []word{{text: s.value, where: s.name}}
+		}
+	}
+	return l
+}
+
+// settings is the table. Its names are those of the flags and of the file's
+// keys.
+func settings() []setting {
+	return []setting{
+		{name: "data-dir", value: "/var/lib/shoal", set: one(func(c *Config, s string) error {
+			c.DataDir = s
+			return notEmpty(s)
+		})},
+		{name: "mirror", value: "127.0.0.1:5000", set: one(func(c *Config, s string) error {
+			c.Mirror = s
+			return checkAddr(s)
+		})},
+		{name: "admin", value: "127.0.0.1:5050", set: one(func(c *Config, s string) error {
+			c.Admin = s
+			return checkAddr(s)
+		})},
+		{name: "swarm", list: true, set: each(func(c *Config, s string) error {
+			c.Swarm = append(c.Swarm, s)
+			return checkListen(s)
+		})},
+		{name: "pieces", set: one(func(c *Config, s string) error {
+			c.Pieces = s
+			return checkAddr(s)
+		})},
+		{name: "announce", list: true, set: each(func(c *Config, s string) error {
+			c.Announce = append(c.Announce, s)
+			return checkDial(s, false)
+		})},
+		{name: "join", list: true, set: each(func(c *Config, s string) error {
+			c.Join = append(c.Join, s)
+			return checkDial(s, true)
+		})},
+		{name: "swarm-key", set: one(func(c *Config, s string) error {
+			c.SwarmKey = s
+			return notEmpty(s)
+		})},
+		{name: "zone", set: one(func(c *Config, s string) error {
+			c.Zone = s
+			return checkZone(s)
+		})},
+		{name: "no-mdns", value: "false", set: one(func(c *Config, s string) error {
+			off, err := parseBool(s)
+			c.MDNS = !off
+			return err
+		})},
+		{name: "registry", list: true, value: "docker.io=https://registry-1.docker.io", set: setRegistries},
+		{name: "cache-size", set: one(func(c *Config, s string) (err error) {
+			c.CacheSize, err = parseSize(s)
+			return err
+		})},
+		{name: "reverify", value: "24h", set: one(func(c *Config, s string) (err error) {
+			c.Reverify, err = parseReverify(s)
+			return err
+		})},
+		{name: "log-level", value: "info", set: one(func(c *Config, s string) (err error) {
+			c.LogLevel, err = parseLevel(s)
+			return err
+		})},
+		{name: "log-format", value: "text", set: one(func(c *Config, s string) error {
+			c.LogFormat = s
+			if s != "text" && s != "json" {
+				return fmt.Errorf("%q is no log format: use text or json", s)
+			}
+			return nil
+		})},
+	}
+}
+
+// find returns the setting of that name.
+func find(name string) (setting, bool) {
+	all := settings()
+	i := slices.IndexFunc(all, func(s setting) bool { return s.name == name })
+	if i < 0 {
+		return setting{}, false
+	}
+	return all[i], true
+}
+
+// one makes a setter of the last word.
+func one(set func(*Config, string) error) func(*Config, []word) error {
+	return func(c *Config, words []word) error {
+		return each(set)(c, words[len(words)-1:])
+	}
+}
+
+// each makes a setter of every word in turn.
+func each(set func(*Config, string) error) func(*Config, []word) error {
+	return func(c *Config, words []word) error {
+		for _, w := range words {
+			if err := set(c, w.text); err != nil {
+				return &Error{Where: w.where, Err: err}
+			}
+		}
+		return nil
+	}
+}
+
+// setRegistries reads NAME=URL[,URL]; a name that comes again adds upstreams.
+func setRegistries(c *Config, words []word) error {
+	c.Registries = map[string][]string{}
+	for _, w := range words {
+		name, list, ok := strings.Cut(w.text, "=")
+		if !ok || list == "" {
+			return w.errorf("%q: use NAME=URL[,URL], for instance docker.io=https://registry-1.docker.io", w.text)
+		}
+		if err := checkRegistryName(name); err != nil {
+			return &Error{Where: w.where, Err: err}
+		}
+		for upstream := range strings.SplitSeq(list, ",") {
+			if err := checkUpstream(upstream); err != nil {
+				return &Error{Where: w.where, Err: err}
+			}
+			c.Registries[name] = append(c.Registries[name], strings.TrimRight(upstream, "/"))
+		}
+	}
+	return nil
+}
+
+// registryPattern is a host with an optional port, as image references spell
+// it (distribution reference grammar, without the upper case that no registry
+// answers to).
+var registryPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?$`)
+
+func checkRegistryName(name string) error {
+	if !registryPattern.MatchString(name) {
+		return fmt.Errorf("%q is no name of a registry: use a host such as ghcr.io or localhost:5001", name)
+	}
+	return nil
+}
+
+func checkUpstream(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil, u.Scheme != "https" && u.Scheme != "http", u.Host == "":
+		return fmt.Errorf("%q is no URL of a registry: use https://HOST or http://HOST:PORT", s)
+	case u.User != nil:
+		return fmt.Errorf("%s: credentials do not belong into the URL", u.Redacted())
+	case u.RawQuery != "", u.Fragment != "":
+		return fmt.Errorf("%q has a query or a fragment: a base URL has none", s)
+	}
+	return nil
+}
+
+func notEmpty(s string) error {
+	if s == "" {
+		return errors.New("is empty: name a path")
+	}
+	return nil
+}
+
+func checkAddr(s string) error {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q is no address: use HOST:PORT, for instance 127.0.0.1:5000", s)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q: the port must be a number from 0 to 65535", s)
+	}
+	return nil
+}
+
+// checkListen allows what a swarm with a private network can listen on: TCP.
+func checkListen(s string) error {
+	m, err := multiaddr.NewMultiaddr(s)
+	if err != nil || len(m) != 2 || !manet.IsThinWaist(m) || m[1].Protocol().Code != multiaddr.P_TCP {
+		return fmt.Errorf("%q is no address to listen on: use /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT", s)
+	}
+	return nil
+}
+
+// checkDial checks an address of this or another member.
+func checkDial(s string, withID bool) error {
+	m, err := multiaddr.NewMultiaddr(s)
+	if err == nil {
+		_, err = m.ValueForProtocol(multiaddr.P_TCP)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is no address of a member: use /ip4/1.2.3.4/tcp/4001%s", s, map[bool]string{true: "/p2p/ID"}[withID])
+	}
+	if _, err := m.ValueForProtocol(multiaddr.P_P2P); err != nil && withID {
+		return fmt.Errorf("%q lacks the member's ID: append /p2p/ID (\"shoal id\" prints it there)", s)
+	}
+	return nil
+}
+
+// loopback reports whether a multiaddr or HOST:PORT stays on this machine.
+func loopback(s string) bool {
+	if host, _, err := net.SplitHostPort(s); err == nil {
+		ip := net.ParseIP(host)
+		return host == "localhost" || ip != nil && ip.IsLoopback()
+	}
+	m, err := multiaddr.NewMultiaddr(s)
+	return err == nil && manet.IsIPLoopback(m)
+}
+
+var zonePattern = regexp.MustCompile(`^[A-Za-z0-9._/-]{0,64}$`)
+
+func checkZone(s string) error {
+	if !zonePattern.MatchString(s) {
+		return fmt.Errorf("%q is no name of a zone: use at most 64 letters, digits and . _ / -", s)
+	}
+	return nil
+}
+
+func parseBool(s string) (bool, error) {
+	b, err := strconv.ParseBool(s)
+	if err != nil {
+		return false, fmt.Errorf("%q: use true or false", s)
+	}
+	return b, nil
+}
+
+func parseSize(s string) (int64, error) {
+	n, err := units.RAMInBytes(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no size: use a number with a unit, for instance 500MiB or 50GiB", s)
+	}
+	if n < minCacheSize || n > maxCacheSize {
+		return 0, fmt.Errorf("%q is out of range: use 1MiB to 1024PiB", s)
+	}
+	return n, nil
+}
+
+func parseReverify(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no duration: use a number with a unit, for instance 90m or 24h", s)
+	}
+	if d < minReverify || d > maxReverify {
+		return 0, fmt.Errorf("%q is out of range: use 1m to 8760h", s)
+	}
+	return d, nil
+}
+
+func parseLevel(s string) (slog.Level, error) {
+	switch s {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("%q is no log level: use debug, info, warn or error", s)
+}

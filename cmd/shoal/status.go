@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"shoal/cmd/shoal/internal/admin"
+	"shoal/cmd/shoal/internal/config"
+)
+
+// statusTimeout is far above what a healthy node needs for an answer, and
+// short enough for a person who waits.
+const statusTimeout = 5 * time.Second
+
+type statusCmd struct {
+	config.Admin
+	config.Common
+	JSON bool `name:"json" env:"SHOAL_JSON" help:"Print the JSON of /api/v1/status."`
+}
+
+// Help shows examples.
+func (statusCmd) Help() string {
+	return `    $ shoal status
+    $ shoal status --json | jq .bytes
+    $ shoal status --admin 127.0.0.1:5051
+
+Counters start at zero with the node's process.`
+}
+
+// Run asks the node and prints the answer.
+func (c statusCmd) Run(env environment) error {
+	cfg, err := config.Load(config.Flags{Admin: c.Admin, Common: c.Common}, env.environ)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(env.ctx, statusTimeout)
+	defer cancel()
+	text, s, err := admin.Fetch(ctx, cfg.Admin)
+	if err != nil {
+		return fmt.Errorf("ask the node at %s: %w; is it running? name its admin endpoint with --admin", cfg.Admin, err)
+	}
+	if c.JSON {
+		_, err = env.stdout.Write(text)
+		return err
+	}
+	return printStatus(env.stdout, s)
+}
+
+// printStatus writes s for people.
+func printStatus(out io.Writer, s admin.Status) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	row := func(name, format string, args ...any) {
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) // Flush tells
+	}
+	row("node", "%s", s.ID)
+	row("version", "%s", s.Version)
+	row("state", "%s", state(s))
+	if s.Zone != "" {
+		row("zone", "%s", s.Zone)
+	}
+	row("mirror", "http://%s", s.Mirror)
+	for _, addr := range s.Addrs {
+		row("join by", "%s", addr)
+	}
+	row("taken", "%s from registries, %s from members, %s found in the cache", size(s.Bytes.Origin), size(s.Bytes.Peers), size(s.Bytes.CacheHits))
+	row("served", "%s to runtimes, %s to members", size(s.Bytes.ServedClients), size(s.Bytes.ServedPeers))
+	row("cache", "%s of %s in %d blobs", size(s.Cache.Bytes), size(s.Cache.Budget), s.Cache.Blobs)
+	for _, m := range s.Members {
+		row("member", "%s %s %s", m.ID, m.Addr, m.Zone)
+	}
+	for _, f := range s.Fills {
+		row("fill", "%s %s, %d of %d pieces", f.Digest, size(f.Size), f.Done, f.Pieces)
+	}
+	return w.Flush()
+}
+
+// state says in a few words whether the node works.
+func state(s admin.Status) string {
+	ready := "ready"
+	if !s.Ready {
+		ready = "not ready"
+	}
+	switch s.Peers {
+	case 0:
+		return ready + ", no members connected"
+	case 1:
+		return ready + ", 1 member connected"
+	}
+	return fmt.Sprintf("%s, %d members connected", ready, s.Peers)
+}
+
+// size formats bytes in powers of 1024, as --cache-size reads them.
+func size(n int64) string { return units.BytesSize(float64(n)) }
