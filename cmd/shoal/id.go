@@ -16,7 +16,7 @@ type idCmd struct {
 
 // Help shows examples.
 func (idCmd) Help() string {
-	return `The ID is the hash of the node's public key, DIR/identity.key. It is made on first use, and stays when the rest of the directory is deleted. The command works beside a running node.
+	return `The ID is the hash of the node's public key, DIR/identity.key. It is made on first use. The command works beside a running node.
 
     $ shoal id --data-dir /var/lib/shoal
     12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F

@@ -18,7 +18,7 @@ const identityFile = "identity.key"
 
 // identityHeader is the first line of the key file, and its version. The
 // second line is libp2p's encoding of the private key in base64.
-const identityHeader = "shoal-identity-v1"
+const identityHeader = "shoal-identity/1"
 
 // loadIdentity reads the private key at path, or makes one if there is none.
 // Of several processes that make one at once, all get the same.

@@ -29,11 +29,9 @@ const (
 
 // cli is the grammar of the command line.
 type cli struct {
-	Serve    serveCmd    `cmd:"" help:"Run the mirror and swarm member of this machine."`
 	Status   statusCmd   `cmd:"" help:"Show what the node of this machine is doing."`
 	ID       idCmd       `cmd:"" name:"id" help:"Print the node's peer ID."`
 	SwarmKey swarmKeyCmd `cmd:"" name:"swarm-key" help:"Make the key that closes a swarm to strangers."`
-	Demo     demoCmd     `cmd:"" help:"Watch five nodes share an image, on this machine, without a network."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
@@ -70,7 +68,8 @@ func run(env environment, args []string) int {
 		kong.Name("shoal"),
 		kong.Description(description),
 		kong.Writers(env.stdout, env.stderr),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100, ValueFormatter: withVariable}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100}),
+		kong.ValueFormatter(withVariable),
 		kong.Bind(env),
 	)
 	if err != nil {
