@@ -1,0 +1,99 @@
+package origintest
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// TokenAuth declares the anonymous bearer-token flow of Docker Hub: requests
+// without a valid token get a challenge that names the token endpoint, which
+// is the path /token of the same server.
+type TokenAuth struct {
+	// Service is told in the challenge; empty is "origintest".
+	Service string
+	// Realm is the URL of the token endpoint; empty is /token at the host
+	// that was asked, by plain HTTP.
+	Realm string
+	// Expires is how long a token is valid; 0 is 5 minutes. It is told in
+	// whole seconds.
+	Expires time.Duration
+}
+
+// tokens are those that were issued.
+type tokens struct {
+	mu     sync.Mutex
+	issued int
+	valid  map[string]grant // by token
+}
+
+type grant struct {
+	scope   string
+	expires time.Time
+}
+
+// RevokeTokens makes all tokens that were issued invalid.
+func (r *Registry) RevokeTokens() {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	r.tokens.valid = nil
+}
+
+// issue answers a request for a token.
+func (r *Registry) issue(req *http.Request) *reply {
+	a := r.o.Auth
+	if a == nil {
+		return problem(http.StatusNotFound, "UNSUPPORTED")
+	}
+	expires := a.Expires
+	if expires == 0 {
+		expires = 5 * time.Minute
+	}
+	scope := req.URL.Query().Get("scope")
+	t := &r.tokens
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.issued++
+	token := fmt.Sprintf("token-%d", t.issued)
+	if t.valid == nil {
+		t.valid = map[string]grant{}
+	}
+	t.valid[token] = grant{scope: scope, expires: time.Now().Add(expires)}
+	return document(http.StatusOK, "application/json", encode(map[string]any{
+		"token":      token,
+		"expires_in": int(expires / time.Second),
+		"issued_at":  time.Now().UTC().Format(time.RFC3339),
+	}))
+}
+
+// authorize returns the challenge for a request without a valid token, or nil.
+func (r *Registry) authorize(req *http.Request, q question) *reply {
+	scope := ""
+	if q.repo != "" {
+		scope = "repository:" + q.repo + ":pull"
+	}
+	token, _ := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
+	r.tokens.mu.Lock()
+	g, ok := r.tokens.valid[token]
+	r.tokens.mu.Unlock()
+	if ok && time.Now().Before(g.expires) && (scope == "" || g.scope == scope) {
+		return nil
+	}
+	a := r.o.Auth
+	realm, service := a.Realm, a.Service
+	if realm == "" {
+		realm = "http://" + req.Host + tokenPath
+	}
+	if service == "" {
+		service = "origintest"
+	}
+	p := problem(http.StatusUnauthorized, "UNAUTHORIZED")
+	header := fmt.Sprintf("Bearer realm=%q,service=%q", realm, service)
+	if scope != "" {
+		header += fmt.Sprintf(",scope=%q", scope)
+	}
+	p.header.Set("Www-Authenticate", header)
+	return p
+}
