@@ -1,0 +1,234 @@
+package p2p
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p-kad-dht/amino"
+	"github.com/libp2p/go-libp2p-kad-dht/provider"
+	"github.com/libp2p/go-libp2p-kad-dht/provider/keystore"
+	"github.com/multiformats/go-multihash"
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// renewAfter and renewDelay: a record is renewed after renewAfter, at most
+	// renewDelay late, so that one round may fail before it runs out.
+	renewAfter = recordValidity / 3
+	renewDelay = recordValidity / 6
+	// announcers is how many new blobs are announced at the same time. Each
+	// takes some milliseconds of CPU and a few round trips.
+	announcers = 4
+	// growthCheck is how often the size of the routing table is looked at.
+	growthCheck = time.Second
+)
+
+// announcer keeps the swarm informed about the blobs of this node. New ones
+// are announced one by one and at once, by the DHT's own Provide: it returns
+// when the record is where others will look. All are renewed in bulk by
+// kad-dht's SweepingProvider, at a twentieth of the cost.
+//
+// The bulk announcement also runs as soon as the first member appears, since
+// what a lonely node announces reaches nobody, and again each time that the
+// routing table has doubled while it is smaller than one bucket: the members
+// that a young swarm asked are not those that a grown one will ask.
+type announcer struct {
+	n     *Node
+	woken chan struct{}
+
+	mu    sync.Mutex
+	names map[digest.Digest]cid.Cid // everything announced
+	fresh []digest.Digest           // of these, not announced yet
+	gone  []multihash.Multihash     // not to be renewed any more
+}
+
+func newAnnouncer(n *Node) *announcer {
+	return &announcer{n: n, woken: make(chan struct{}, 1), names: make(map[digest.Digest]cid.Cid)}
+}
+
+// add announces blobs from now on: at once if fresh, else with the bulk.
+func (a *announcer) add(fresh bool, blobs ...digest.Digest) {
+	a.mu.Lock()
+	for _, d := range blobs {
+		if _, known := a.names[d]; known {
+			continue
+		}
+		a.names[d] = a.n.s.Key.CID(d)
+		if fresh {
+			a.fresh = append(a.fresh, d)
+		}
+	}
+	a.mu.Unlock()
+	a.wake()
+}
+
+// remove stops announcing a blob; its record runs out by itself.
+func (a *announcer) remove(d digest.Digest) {
+	a.mu.Lock()
+	if name, known := a.names[d]; known {
+		delete(a.names, d)
+		a.gone = append(a.gone, name.Hash())
+	}
+	a.mu.Unlock()
+	a.wake()
+}
+
+func (a *announcer) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.names)
+}
+
+func (a *announcer) wake() {
+	select {
+	case a.woken <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what there is to do: names to announce now, to renew no longer,
+// and all.
+func (a *announcer) take() (fresh []cid.Cid, gone, all []multihash.Multihash) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.fresh {
+		if name, ok := a.names[d]; ok {
+			fresh = append(fresh, name)
+		}
+	}
+	for _, name := range a.names {
+		all = append(all, name.Hash())
+	}
+	gone, a.fresh, a.gone = a.gone, nil, nil
+	return fresh, gone, all
+}
+
+// run announces until ctx is done.
+func (a *announcer) run(ctx context.Context) error {
+	var bulk *renewal
+	defer func() { bulk.close() }()
+	tick := time.NewTicker(growthCheck)
+	defer tick.Stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, announcers)
+	for {
+		fresh, gone, all := a.take()
+		for _, name := range fresh {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				if err := a.n.provide(ctx, name); err != nil && ctx.Err() == nil {
+					a.n.log.Debug("blob not announced yet", "name", name, "err", err)
+				}
+			})
+		}
+		size := a.n.dht.RoutingTable().Size()
+		if bulk == nil && size > 0 {
+			var err error
+			if bulk, err = newRenewal(a.n, all, size); err != nil {
+				return err
+			}
+		} else if err := bulk.update(ctx, size, fresh, gone, all); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.woken:
+		case <-tick.C:
+		}
+	}
+}
+
+// renewal announces all blobs in bulk, again and again. It is made when there
+// is somebody to tell: its provider begins with everything in the keystore,
+// and drops what it is given before it has seen the network. A nil renewal
+// does nothing.
+type renewal struct {
+	provider *provider.SweepingProvider
+	keys     keystore.Keystore
+	told     int // size of the routing table when everything was announced
+}
+
+func newRenewal(n *Node, all []multihash.Multihash, size int) (*renewal, error) {
+	keys, err := keystore.NewKeystore(dssync.MutexWrap(datastore.NewMapDatastore()))
+	if err != nil {
+		return nil, fmt.Errorf("announcing: %w", err)
+	}
+	if _, err := keys.Put(context.Background(), all...); err != nil {
+		keys.Close()
+		return nil, fmt.Errorf("announcing: %w", err)
+	}
+	p, err := provider.New(
+		provider.WithHost(n.host),
+		provider.WithRouter(n.dht),
+		provider.WithMessageSender(n.dht.MessageSender()),
+		provider.WithSelfAddrs(n.dht.FilteredAddrs),
+		provider.WithAddLocalRecord(func(ctx context.Context, h multihash.Multihash) error {
+			return n.dht.Provide(ctx, cid.NewCidV1(cid.Raw, h), false)
+		}),
+		provider.WithKeystore(keys),
+		provider.WithResumeCycle(false),
+		provider.WithReprovideInterval(renewAfter),
+		provider.WithMaxReprovideDelay(renewDelay),
+		provider.WithConnectivityCheckOnlineInterval(10*time.Second),
+		provider.WithSendProviderRecordTimeout(dialTimeout),
+	)
+	if err != nil {
+		keys.Close()
+		return nil, fmt.Errorf("announcing: %w", err)
+	}
+	return &renewal{provider: p, keys: keys, told: size}, nil
+}
+
+// update brings the renewal up to date.
+func (r *renewal) update(ctx context.Context, size int, fresh []cid.Cid, gone, all []multihash.Multihash) error {
+	if r == nil {
+		return nil
+	}
+	if len(gone) > 0 {
+		if err := r.provider.StopProviding(gone...); err != nil {
+			return fmt.Errorf("announcing: %w", err)
+		}
+	}
+	if len(fresh) > 0 {
+		names := make([]multihash.Multihash, len(fresh))
+		for i, name := range fresh {
+			names[i] = name.Hash()
+		}
+		if _, err := r.keys.Put(ctx, names...); err != nil {
+			return fmt.Errorf("announcing: %w", err)
+		}
+		if err := r.provider.AddToSchedule(names...); err != nil {
+			return fmt.Errorf("announcing: %w", err)
+		}
+	}
+	switch {
+	case size == 0:
+		r.told = 0 // alone again: tell those who come
+	case r.told < amino.DefaultBucketSize && size >= 2*r.told:
+		r.told = size
+		if err := r.provider.StartProviding(true, all...); err != nil {
+			return fmt.Errorf("announcing: %w", err)
+		}
+	}
+	return nil
+}
+
+func (r *renewal) close() {
+	if r == nil {
+		return
+	}
+	r.provider.Close()
+	r.keys.Close()
+}

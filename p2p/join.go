@@ -1,0 +1,147 @@
+package p2p
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+)
+
+const (
+	// joinWithin is when the node counts as having tried to join, whatever
+	// happened: it must be ready to serve then.
+	joinWithin = 3 * time.Second
+	// rejoinFirst and rejoinMost bound the time between two attempts at a
+	// member that was not reached: soon at first, as a fleet that boots
+	// together joins itself, rarely later, as most of them are gone for good.
+	rejoinFirst = 250 * time.Millisecond
+	rejoinMost  = 30 * time.Second
+)
+
+// joiner connects to the members that were named, and again when they are
+// lost.
+type joiner struct {
+	n     *Node
+	tried chan struct{} // closed after the first attempt at all of them
+	once  sync.Once
+	lost  map[peer.ID]chan struct{} // wakes the goroutine of that member
+}
+
+func newJoiner(n *Node) *joiner {
+	j := &joiner{n: n, tried: make(chan struct{}), lost: make(map[peer.ID]chan struct{})}
+	for _, info := range n.s.join {
+		j.lost[info.ID] = make(chan struct{}, 1)
+	}
+	return j
+}
+
+// run keeps up the connections until ctx is done.
+func (j *joiner) run(ctx context.Context) {
+	var all, first sync.WaitGroup
+	for _, info := range j.n.s.join {
+		first.Add(1)
+		all.Go(func() { j.keep(ctx, info, first.Done) })
+	}
+	all.Go(func() {
+		first.Wait()
+		j.settle()
+	})
+	late := time.AfterFunc(joinWithin, j.settle)
+	defer late.Stop()
+	all.Wait()
+}
+
+func (j *joiner) settle() { j.once.Do(func() { close(j.tried) }) }
+
+// keep connects to one member and calls tried after the first attempt.
+func (j *joiner) keep(ctx context.Context, info peer.AddrInfo, tried func()) {
+	wait := rejoinFirst
+	for {
+		dial, cancel := context.WithTimeout(ctx, dialTimeout)
+		err := j.n.host.Connect(network.WithForceDirectDial(dial, "join"), info)
+		cancel()
+		if tried != nil {
+			tried()
+			tried = nil
+		}
+		if err == nil {
+			wait = rejoinFirst
+			j.n.log.Debug("joined", "peer", info.ID)
+			select {
+			case <-ctx.Done():
+				return
+			case <-j.lost[info.ID]:
+			}
+		} else if ctx.Err() == nil {
+			j.n.log.Debug("not joined", "peer", info.ID, "err", err)
+		}
+		// Full jitter: members that lost the same one do not come back as one.
+		pause := time.NewTimer(wait/2 + rand.N(wait/2))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+		wait = min(2*wait, rejoinMost)
+	}
+}
+
+// watch follows who connects and who leaves, until ctx is done.
+func (n *Node) watch(ctx context.Context) error {
+	sub, err := n.host.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged), eventbus.BufSize(1024))
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-sub.Out():
+			change, ok := e.(event.EvtPeerConnectednessChanged)
+			if !ok {
+				continue
+			}
+			if change.Connectedness == network.Connected {
+				n.arrived(ctx, change.Peer)
+			} else {
+				n.left(change.Peer)
+			}
+		}
+	}
+}
+
+func (n *Node) arrived(ctx context.Context, id peer.ID) {
+	n.avoid.clear(id)
+	n.announcer.wake()
+	for _, c := range n.host.Network().ConnsToPeer(id) {
+		if c.Stat().Direction != network.DirOutbound {
+			continue // the other side says hello
+		}
+		ctx, end, ok := n.tasks.begin(ctx)
+		if !ok {
+			return
+		}
+		go func() {
+			defer end()
+			if _, err := n.greeter.ask(ctx, id); err != nil {
+				n.log.Debug("no hello", "peer", id, "err", err)
+			}
+		}()
+		return
+	}
+}
+
+func (n *Node) left(id peer.ID) {
+	n.greeter.forget(id)
+	select {
+	case n.joiner.lost[id] <- struct{}{}: // nil for members that were not named
+	default:
+	}
+}

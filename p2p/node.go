@@ -1,0 +1,220 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"shoal/p2p/channel"
+)
+
+const (
+	// requestTimeout bounds the wait for the header of a request on the piece
+	// channel, idleTimeout that for the next one. Members keep connections
+	// warm: a fresh one is slow (a fifth of 1 Gbit/s over its first 4 MiB).
+	requestTimeout = 5 * time.Second
+	idleTimeout    = 2 * time.Minute
+	// maxRequestHeader bounds the header of a request, in bytes.
+	maxRequestHeader = 16 << 10
+	// drainTimeout is how long pieces that are being served may take to leave
+	// when the node stops.
+	drainTimeout = 2 * time.Second
+)
+
+// Node is a member of a swarm. Its methods may be called from any goroutine,
+// before, while and after Run.
+type Node struct {
+	s       settings
+	log     *slog.Logger
+	metrics *metrics
+	tasks   *tasks
+
+	host    host.Host
+	dht     *dht.IpfsDHT
+	channel *channel.Channel
+	pieces  *channel.Listener
+
+	greeter   *greeter
+	joiner    *joiner
+	announcer *announcer
+	avoid     avoidance
+
+	closing sync.Once
+}
+
+// New opens the sockets of a node. Errors: *OptionError for options that
+// cannot be used, those of the system for addresses that cannot be had.
+func New(o Options) (_ *Node, err error) {
+	s, err := o.check()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{s: s, log: s.Logger.With("part", "p2p"), tasks: newTasks()}
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	if n.channel, err = channel.New(s.Identity, s.Key); err != nil {
+		return nil, err
+	}
+	limits := channel.ListenOptions{MaxConns: max(16, openFiles()/4)}
+	if n.pieces, err = n.channel.Listen(s.pieces, limits); err != nil {
+		return nil, err
+	}
+	if n.host, err = newHost(s); err != nil {
+		return nil, err
+	}
+	if len(n.host.Network().ListenAddresses()) < len(s.Swarm) {
+		// libp2p is content with one of them.
+		return nil, fmt.Errorf("p2p: listening on %v: got only %v", s.Swarm, n.host.Network().ListenAddresses())
+	}
+	if n.dht, err = newDHT(n.host); err != nil {
+		return nil, err
+	}
+	n.announcer = newAnnouncer(n)
+	n.joiner = newJoiner(n)
+	n.greeter = newGreeter(n)
+	n.metrics, err = newMetrics(s.Metrics,
+		func() float64 { return float64(n.Peers()) },
+		func() float64 { return float64(n.announcer.count()) })
+	return n, err
+}
+
+// Run is a member of the swarm until ctx is done, and returns when everything
+// that it started has ended; the node is closed then. It is called once.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.Close()
+	n.log.Info("swarm", "id", n.s.id, "addresses", n.Addrs(), "pieces", n.pieceAddrs(), "key", n.s.Key.String())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var failed error
+	var once sync.Once
+	start := func(run func(context.Context) error) {
+		wg.Go(func() {
+			if err := run(ctx); err != nil {
+				once.Do(func() { failed = err })
+				cancel()
+			}
+		})
+	}
+	start(n.watch)
+	start(n.announcer.run)
+	start(n.servePieces)
+	start(func(ctx context.Context) error { n.joiner.run(ctx); return nil })
+	if !n.s.NoMDNS {
+		start(func(ctx context.Context) error { n.searchLocally(ctx); return nil })
+	}
+	wg.Wait()
+	return failed
+}
+
+// servePieces answers members on the piece channel.
+func (n *Node) servePieces(ctx context.Context) error {
+	srv := &http.Server{
+		Handler:           http.NotFoundHandler(),
+		ConnContext:       channel.ConnContext,
+		ReadHeaderTimeout: requestTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxRequestHeader,
+		// What it would log are failed handshakes of strangers.
+		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		if srv.Shutdown(drain) != nil {
+			srv.Close()
+		}
+	})
+	err := srv.Serve(n.pieces)
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("p2p: piece channel: %w", err)
+}
+
+// Close releases a node. Run does it by itself.
+func (n *Node) Close() error {
+	n.closing.Do(func() {
+		n.tasks.close()
+		if n.dht != nil {
+			n.dht.Close()
+		}
+		if n.host != nil {
+			n.host.Close()
+		}
+		if n.pieces != nil {
+			n.pieces.Close()
+		}
+	})
+	return nil
+}
+
+// ID returns the peer ID of this node.
+func (n *Node) ID() peer.ID { return n.s.id }
+
+// Addrs returns the addresses that others can join this node by, with its ID.
+func (n *Node) Addrs() []ma.Multiaddr {
+	addrs, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.s.id, Addrs: n.host.Addrs()})
+	if err != nil {
+		return nil // only for an ID that is none
+	}
+	return addrs
+}
+
+// Zone returns the zone of this node.
+func (n *Node) Zone() string { return n.s.Zone }
+
+// Peers returns how many members are connected.
+func (n *Node) Peers() int { return len(n.host.Network().Peers()) }
+
+// Joined reports whether a member is connected.
+func (n *Node) Joined() bool { return n.Peers() > 0 }
+
+// JoinTried is closed when each member of Options.Join was connected or tried
+// once, at most 3 s after Run began.
+func (n *Node) JoinTried() <-chan struct{} { return n.joiner.tried }
+
+// pieceAddrs returns the "host:port" under which members reach the piece
+// channel: the announced hosts, else the address that it listens on, else
+// those of the libp2p host.
+func (n *Node) pieceAddrs() []string {
+	local, ok := n.pieces.Addr().(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	port := fmt.Sprint(local.Port)
+	if len(n.s.Announce) == 0 && !local.IP.IsUnspecified() {
+		return []string{net.JoinHostPort(local.IP.String(), port)}
+	}
+	var addrs []string
+	for _, a := range n.host.Addrs() {
+		host, _, err := hostPort(a)
+		if err != nil {
+			continue
+		}
+		addr := net.JoinHostPort(host, port)
+		if !slices.Contains(addrs, addr) && len(addrs) < maxPieceAddrs {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}

@@ -1,0 +1,104 @@
+package p2p
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/opencontainers/go-digest"
+
+	"shoal/p2p/swarmkey"
+)
+
+// testOptions are those of a node on loopback with a fresh identity.
+func testOptions(t testing.TB, key *swarmkey.Key, join ...*Node) Options {
+	t.Helper()
+	id, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{
+		Identity: id, Key: key, NoMDNS: true,
+		Swarm:  []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, n := range join {
+		o.Join = append(o.Join, n.Addrs()...)
+	}
+	return o
+}
+
+// start runs a node until the test ends, or until stop is called.
+func start(t testing.TB, o Options) (n *Node, stop func()) {
+	t.Helper()
+	n, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return n, stop
+}
+
+// eventually waits for a condition, and fails the test after ten seconds.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 10 s: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond) // polling a condition
+	}
+}
+
+// holders returns all holders that one lookup finds.
+func holders(t testing.TB, n *Node, d digest.Digest) []Holder {
+	t.Helper()
+	var found []Holder
+	for h := range n.Holders(t.Context(), d) {
+		found = append(found, h)
+	}
+	return found
+}
+
+func TestMembersFindBlobs(t *testing.T) {
+	key := swarmkey.New()
+	a, _ := start(t, testOptions(t, key))
+	o := testOptions(t, key, a)
+	o.Zone = "here"
+	b, _ := start(t, o)
+	<-b.JoinTried()
+	if !b.Joined() {
+		t.Fatal("not joined")
+	}
+	d := digest.FromString("a layer")
+	if err := b.Provide(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a does not find b", func() bool {
+		found := holders(t, a, d)
+		return len(found) == 1 && found[0].Peer == b.ID() && found[0].Zone == "here" &&
+			len(found[0].Pieces) == 1 && found[0].Pieces[0] == b.pieces.Addr().String()
+	})
+	if found := holders(t, b, d); len(found) != 0 {
+		t.Errorf("b finds itself: %v", found)
+	}
+}

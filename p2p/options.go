@@ -1,0 +1,194 @@
+package p2p
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/p2p/swarmkey"
+)
+
+// ErrNeedsKey: without a swarm key a node keeps to the loopback interface.
+var ErrNeedsKey = errors.New("without a swarm key only loopback addresses are allowed")
+
+// OptionError says which option cannot be used, and why.
+type OptionError struct {
+	Option string // as on the command line: "swarm", "join", "pieces", ...
+	Value  string
+	Err    error
+}
+
+func (e *OptionError) Error() string {
+	if e.Value == "" {
+		return fmt.Sprintf("%s: %v", e.Option, e.Err)
+	}
+	return fmt.Sprintf("%s %s: %v", e.Option, e.Value, e.Err)
+}
+
+func (e *OptionError) Unwrap() error { return e.Err }
+
+// Options say who a node is and where it meets others.
+type Options struct {
+	Identity crypto.PrivKey // required
+	// Key closes the swarm. Nil means a swarm of the loopback interface.
+	Key *swarmkey.Key
+	// Swarm are the TCP addresses to listen on. Default: port 4001 of all
+	// IPv4 interfaces with a key, of 127.0.0.1 without.
+	Swarm []ma.Multiaddr
+	// Announce are the addresses to tell others instead of those that the node
+	// finds itself (containers, NAT). The piece channel is announced under
+	// their hosts, with its own port.
+	Announce []ma.Multiaddr
+	// Join are members to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID. The node
+	// itself may be among them.
+	Join []ma.Multiaddr
+	// Pieces is the "host:port" of the piece channel. Default: the host of the
+	// first swarm address, any free port.
+	Pieces string
+	// NoMDNS turns off the search for members on the local network, which is
+	// never done without a key.
+	NoMDNS bool
+	// Zone names the place that the node is in; pieces come from the own zone
+	// first. At most maxZone bytes of printable ASCII. May be empty.
+	Zone string
+	// Version of the software, told to other members.
+	Version string
+	Logger  *slog.Logger          // required
+	Metrics prometheus.Registerer // nil: none
+}
+
+// maxZone bounds the name of a zone, in bytes.
+const maxZone = 64
+
+// settings are checked Options with the defaults filled in.
+type settings struct {
+	Options
+	id     peer.ID
+	join   []peer.AddrInfo // without this node
+	pieces string
+}
+
+func (o Options) check() (settings, error) {
+	s := settings{Options: o}
+	if o.Identity == nil || o.Logger == nil {
+		return s, errors.New("p2p: identity and logger are required")
+	}
+	id, err := peer.IDFromPrivateKey(o.Identity)
+	if err != nil {
+		return s, fmt.Errorf("p2p: %w", err)
+	}
+	s.id = id
+	keyless := o.Key == nil || o.Key.Loopback()
+	if keyless {
+		s.Key, s.NoMDNS = swarmkey.Loopback(), true
+	}
+	if len(s.Swarm) == 0 {
+		s.Swarm = []ma.Multiaddr{ma.StringCast("/ip4/0.0.0.0/tcp/4001")}
+		if keyless {
+			s.Swarm[0] = ma.StringCast("/ip4/127.0.0.1/tcp/4001")
+		}
+	}
+	if err := s.checkAddresses(keyless); err != nil {
+		return s, err
+	}
+	if !validText(o.Zone, maxZone) {
+		return s, &OptionError{"zone", "", fmt.Errorf("at most %d printable ASCII characters", maxZone)}
+	}
+	return s, nil
+}
+
+func (s *settings) checkAddresses(keyless bool) error {
+	for _, a := range s.Swarm {
+		if _, err := tcpAddr(a); err != nil {
+			return &OptionError{"swarm", a.String(), err}
+		}
+		if keyless && !manet.IsIPLoopback(a) {
+			return &OptionError{"swarm", a.String(), ErrNeedsKey}
+		}
+	}
+	for _, a := range s.Announce {
+		if keyless && !manet.IsIPLoopback(a) {
+			return &OptionError{"announce", a.String(), ErrNeedsKey}
+		}
+		if _, _, err := hostPort(a); err != nil {
+			return &OptionError{"announce", a.String(), err}
+		}
+	}
+	for _, a := range s.Join {
+		info, err := peer.AddrInfoFromP2pAddr(a)
+		if err != nil || len(info.Addrs) == 0 {
+			return &OptionError{"join", a.String(), errors.New("want an address like /ip4/192.0.2.1/tcp/4001/p2p/ID; `shoal id` prints the ID")}
+		}
+		if _, _, err := hostPort(info.Addrs[0]); err != nil {
+			return &OptionError{"join", a.String(), err}
+		}
+		if keyless && !manet.IsIPLoopback(info.Addrs[0]) {
+			return &OptionError{"join", a.String(), ErrNeedsKey}
+		}
+		if info.ID != s.id {
+			s.join = append(s.join, *info)
+		}
+	}
+	return s.checkPieces(keyless)
+}
+
+func (s *settings) checkPieces(keyless bool) error {
+	s.pieces = s.Pieces
+	if s.pieces == "" {
+		first, err := tcpAddr(s.Swarm[0])
+		if err != nil {
+			return &OptionError{"swarm", s.Swarm[0].String(), err}
+		}
+		s.pieces = netip.AddrPortFrom(first.Addr(), 0).String()
+	}
+	host, _, err := net.SplitHostPort(s.pieces)
+	if err != nil {
+		return &OptionError{"pieces", s.pieces, errors.New("want HOST:PORT")}
+	}
+	if ip, err := netip.ParseAddr(host); keyless && host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return &OptionError{"pieces", s.pieces, ErrNeedsKey}
+	}
+	return nil
+}
+
+// tcpAddr returns the IP address and TCP port that a names.
+func tcpAddr(a ma.Multiaddr) (netip.AddrPort, error) {
+	host, port, err := hostPort(a)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	addr, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
+	if err != nil {
+		return addr, errors.New("want an IP address to listen on")
+	}
+	return addr, nil
+}
+
+// hostPort returns the host and TCP port of an address of the form
+// /ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT and nothing behind it.
+func hostPort(a ma.Multiaddr) (host, port string, err error) {
+	bad := errors.New("want /ip4/ADDRESS/tcp/PORT (ip6, dns, dns4, dns6)")
+	if len(a) != 2 || a[1].Protocol().Code != ma.P_TCP {
+		return "", "", bad
+	}
+	switch a[0].Protocol().Code {
+	case ma.P_IP4, ma.P_IP6, ma.P_DNS, ma.P_DNS4, ma.P_DNS6:
+		return a[0].Value(), a[1].Value(), nil
+	}
+	return "", "", bad
+}
+
+// validText reports whether s is short printable ASCII: what may go into a
+// log line or a table without care.
+func validText(s string, most int) bool {
+	return len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
