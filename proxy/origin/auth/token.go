@@ -1,0 +1,151 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
+	"shoal/blobcache/blob"
+)
+
+const (
+	// answerMax is the largest answer of a token endpoint in bytes; the
+	// longest tokens seen in the field have 10 KiB.
+	answerMax = 64 << 10
+	// tokenTime is how long one fetch of a token may take in all.
+	tokenTime = 5 * time.Second
+	// validDefault is how long a token is valid that does not say so, as the
+	// distribution specification's token document has it.
+	validDefault = 60 * time.Second
+	// validMax is the longest that a token is used, whatever it says.
+	validMax = time.Hour
+	// keep is how many tokens are remembered, one for each repository.
+	keep = 4096
+)
+
+// Fetch gets a URL without credentials. It follows no redirects.
+type Fetch func(context.Context, *url.URL) (*http.Response, error)
+
+// Tokens fetches and remembers tokens. It is made by NewTokens.
+type Tokens struct {
+	flights singleflight.Group
+	cache   *lru.Cache[string, token]
+}
+
+type token struct {
+	value   string
+	expires time.Time
+}
+
+// NewTokens returns an empty Tokens.
+func NewTokens() *Tokens {
+	cache, err := lru.New[string, token](keep)
+	if err != nil {
+		panic(fmt.Sprintf("auth: %v", err)) // of a size that is not positive
+	}
+	return &Tokens{cache: cache}
+}
+
+// Cached returns the token for key, or "" if there is none that is valid.
+func (t *Tokens) Cached(key string) string {
+	if tok, ok := t.cache.Get(key); ok && time.Now().Before(tok.expires) {
+		return tok.value
+	}
+	return ""
+}
+
+// Get returns a token for key other than stale, which was refused; it asks the
+// endpoint that b names unless somebody got one meanwhile. Errors:
+// blob.ErrDenied when the endpoint refuses, blob.ErrStalled when it does not
+// answer in time, blob.ErrUnavailable otherwise.
+func (t *Tokens) Get(ctx context.Context, key, stale string, b Bearer, fetch Fetch) (string, error) {
+	if tok := t.Cached(key); tok != "" && tok != stale {
+		return tok, nil
+	}
+	done := t.flights.DoChan(key+" "+b.URL().String(), func() (any, error) {
+		// Others may wait for it when the first one no longer does.
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenTime, blob.ErrStalled)
+		defer cancel()
+		tok, err := request(ctx, b, fetch)
+		if err != nil {
+			return "", fmt.Errorf("token from %s: %w", b.Realm.Host, err)
+		}
+		t.cache.Add(key, tok)
+		return tok.value, nil
+	})
+	select {
+	case r := <-done:
+		if r.Err != nil {
+			return "", r.Err
+		}
+		return r.Val.(string), nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// request asks the endpoint for a token.
+func request(ctx context.Context, b Bearer, fetch Fetch) (token, error) {
+	resp, err := fetch(ctx, b.URL())
+	if err != nil {
+		return token{}, err
+	}
+	defer resp.Body.Close()
+	switch code := resp.StatusCode; {
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return token{}, fmt.Errorf("%w: status %d", blob.ErrDenied, code)
+	case code != http.StatusOK:
+		return token{}, fmt.Errorf("%w: status %d", blob.ErrUnavailable, code)
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, answerMax+1))
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return token{}, fmt.Errorf("%w: %w", blob.ErrUnavailable, err)
+	}
+	if len(raw) > answerMax {
+		return token{}, fmt.Errorf("%w: answer over %d bytes", blob.ErrUnavailable, answerMax)
+	}
+	return parse(raw, time.Now())
+}
+
+// parse reads the answer of a token endpoint that came at now. Its errors
+// quote nothing of it.
+func parse(raw []byte, now time.Time) (token, error) {
+	var answer struct {
+		Token       string `json:"token"`
+		AccessToken string `json:"access_token"`
+		ExpiresIn   int64  `json:"expires_in"` // seconds
+	}
+	if json.Unmarshal(raw, &answer) != nil {
+		return token{}, fmt.Errorf("%w: answer is not a token", blob.ErrUnavailable)
+	}
+	value := answer.Token
+	if value == "" {
+		value = answer.AccessToken
+	}
+	if value == "" {
+		return token{}, fmt.Errorf("%w: answer without a token", blob.ErrUnavailable)
+	}
+	for i := range len(value) {
+		// A header takes no more than visible ASCII.
+		if value[i] <= ' ' || value[i] > '~' {
+			return token{}, fmt.Errorf("%w: token is not fit for a header", blob.ErrUnavailable)
+		}
+	}
+	valid := validDefault
+	if answer.ExpiresIn > 0 {
+		valid = time.Duration(min(answer.ExpiresIn, int64(validMax/time.Second))) * time.Second
+	}
+	// It must still be valid when it arrives.
+	valid -= min(valid/10, 10*time.Second)
+	return token{value: value, expires: now.Add(valid)}, nil
+}

@@ -1,0 +1,235 @@
+// Package origin is the client of upstream registries: it resolves tags, reads
+// manifests, and gives the blobs of a repository as a blob.Source. It is not a
+// cache and proves nothing about blobs; manifests are checked against their
+// digest, since they are whole in memory anyway.
+//
+// What always holds: every wait for the network has a deadline (an answer
+// within AnswerTimeout over all retries and upstreams, then NoProgress between
+// any two bytes); credentials go to the host that they are for and to no
+// other; and a registry that the operator did not list is reached only by a
+// public name over HTTPS, at a public address, redirects and token endpoints
+// included.
+//
+// A Client owns no goroutines but those of its idle connections, which Close
+// ends, and of running requests, which end with their context or deadline.
+package origin
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/blobcache/blob"
+	"shoal/proxy/origin/auth"
+)
+
+// DockerHub is the registry that a request means when it names none.
+const DockerHub = "docker.io"
+
+// Upstreams maps the name of a registry to the base URLs of its upstreams, the
+// first one preferred.
+type Upstreams map[string][]string
+
+// Resolver looks names up, as *net.Resolver does.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// DialFunc connects, as (*net.Dialer).DialContext does.
+type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Options for New. The zero value is usable.
+type Options struct {
+	// Registries are those that the operator listed. docker.io is
+	// https://registry-1.docker.io unless it is listed otherwise.
+	Registries Upstreams
+	// UserAgent is sent with every request; empty is "shoal".
+	UserAgent string
+	Logger    *slog.Logger          // nil discards
+	Metrics   prometheus.Registerer // nil registers nothing
+
+	// HeaderTimeout is how long one request may take to its headers,
+	// connecting included; 0 is 5 s.
+	HeaderTimeout time.Duration
+	// AnswerTimeout is how long an upstream's answer may take with all
+	// retries, redirects, tokens and other upstreams; 0 is 9 s, so that a
+	// client hears within 10 s that a blob cannot be had.
+	AnswerTimeout time.Duration
+	// NoProgress is how long a body may go without a byte; 0 is 10 s.
+	NoProgress time.Duration
+
+	// TLS is the client configuration for HTTPS; nil is Go's default.
+	TLS *tls.Config
+	// Dial and Resolver reach the network; nil is net's own.
+	Dial     DialFunc
+	Resolver Resolver
+}
+
+// Client talks to all upstream registries. It is safe for concurrent use.
+type Client struct {
+	o          Options
+	registries map[string][]*upstream
+	listed     *http.Transport
+	guarded    *http.Transport // to public addresses only
+	tokens     *auth.Tokens
+	targets    *targets
+	metrics    *metrics
+	anonymous  atomic.Uint64 // bodies without any validator
+}
+
+// upstream is one base URL of a registry.
+type upstream struct {
+	base      *url.URL // scheme and host, nothing else
+	label     string   // of the registry, in metrics
+	unlisted  bool     // everything it leads to must be public
+	transport *http.Transport
+}
+
+// New returns a Client. It fails if an upstream is not a plain http or https
+// URL, or if the metrics are registered already.
+func New(o Options) (*Client, error) {
+	o = o.withDefaults()
+	c := &Client{o: o, registries: map[string][]*upstream{}, tokens: auth.NewTokens(), targets: newTargets()}
+	c.listed = o.transport(o.Dial)
+	c.guarded = o.transport(guard{resolver: o.Resolver, dial: o.Dial}.dialContext)
+	registries := Upstreams{DockerHub: {"https://registry-1.docker.io"}}
+	for name, bases := range o.Registries {
+		registries[strings.ToLower(name)] = bases
+	}
+	for name, bases := range registries {
+		if len(bases) == 0 {
+			return nil, fmt.Errorf("registry %s has no upstream", name)
+		}
+		for _, base := range bases {
+			u, err := parseBase(base)
+			if err != nil {
+				return nil, fmt.Errorf("registry %s: %w", name, err)
+			}
+			c.registries[name] = append(c.registries[name], &upstream{base: u, label: name, transport: c.listed})
+		}
+	}
+	var err error
+	if c.metrics, err = newMetrics(o.Metrics); err != nil {
+		return nil, fmt.Errorf("origin: %w", err)
+	}
+	return c, nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "shoal"
+	}
+	for _, d := range []struct {
+		at    *time.Duration
+		value time.Duration
+	}{{&o.HeaderTimeout, 5 * time.Second}, {&o.AnswerTimeout, 9 * time.Second}, {&o.NoProgress, 10 * time.Second}} {
+		if *d.at == 0 {
+			*d.at = d.value
+		}
+	}
+	if o.Dial == nil {
+		// Longer than two lost SYNs, shorter than HeaderTimeout.
+		o.Dial = (&net.Dialer{Timeout: 3500 * time.Millisecond, KeepAlive: 15 * time.Second}).DialContext
+	}
+	if o.Resolver == nil {
+		o.Resolver = net.DefaultResolver
+	}
+	return o
+}
+
+// transport returns an HTTP/1.1 transport: one stream for each connection has
+// no window to be throttled by, and ranges of one blob are spread over several.
+func (o Options) transport(dial DialFunc) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		DialContext:            dial,
+		TLSClientConfig:        o.TLS.Clone(),
+		TLSHandshakeTimeout:    o.HeaderTimeout,
+		Protocols:              protocols,
+		DisableCompression:     true, // what is hashed is what was sent
+		MaxIdleConns:           256,
+		MaxIdleConnsPerHost:    32,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		ReadBufferSize:         32 << 10,
+	}
+}
+
+// parseBase checks the base URL of an upstream.
+func parseBase(base string) (*url.URL, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, fmt.Errorf("upstream is not a URL: %w", err)
+	}
+	switch {
+	case u.User != nil:
+		return nil, fmt.Errorf("upstream at %s: credentials do not belong into the URL", u.Host)
+	case u.Scheme != "https" && u.Scheme != "http", u.Host == "":
+		return nil, fmt.Errorf("upstream %q is not an http or https URL", base)
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
+		return nil, fmt.Errorf("upstream %q has more than scheme, host and port", base)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// Close drops idle connections. Bodies that are being read go on.
+func (c *Client) Close() {
+	c.listed.CloseIdleConnections()
+	c.guarded.CloseIdleConnections()
+}
+
+// Repository is one repository of a registry.
+type Repository struct {
+	client    *Client
+	upstreams []*upstream
+	registry  string
+	name      string
+}
+
+// nameGrammar is <name> of the distribution specification.
+var nameGrammar = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+
+// pathGrammar is what comes behind the name: tags, digests, and the fixed parts
+// of paths. It has no room for "..", escapes and queries.
+var pathGrammar = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.+:-]*(/[a-zA-Z0-9_][a-zA-Z0-9_.+:-]*)*$`)
+
+// Repository returns the repository name of the registry that is called by
+// that host name, with a port if it has one. It asks nobody. Errors:
+// ErrRegistryRefused for a registry that is neither listed nor public, and
+// blob.ErrNotFound for a name outside the grammar; both are blob.ErrNotFound.
+func (c *Client) Repository(registry, name string) (*Repository, error) {
+	if len(name) > 255 || !nameGrammar.MatchString(name) {
+		return nil, fmt.Errorf("%w: invalid repository name", blob.ErrNotFound)
+	}
+	registry = strings.ToLower(registry)
+	ups, ok := c.registries[registry]
+	if !ok {
+		host, err := publicName(registry)
+		if err != nil {
+			return nil, err
+		}
+		ups = []*upstream{{
+			base:      &url.URL{Scheme: "https", Host: host},
+			label:     unlistedLabel,
+			unlisted:  true,
+			transport: c.guarded,
+		}}
+	}
+	return &Repository{client: c, upstreams: slices.Clone(ups), registry: registry, name: name}, nil
+}

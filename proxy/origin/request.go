@@ -1,0 +1,274 @@
+package origin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"shoal/blobcache/blob"
+	"shoal/proxy/origin/auth"
+)
+
+// Kinds of requests, as metrics and errors name them.
+const (
+	kindManifest = "manifest"
+	kindBlob     = "blob"
+	kindForward  = "forward"
+	kindToken    = "token"
+	kindRedirect = "redirect"
+)
+
+const (
+	// errorBodyMax is how much of the body of an error is read, in bytes.
+	errorBodyMax = 8 << 10
+	// errorBodyTime is how long reading that may take. It is worth little
+	// more than the connection that can be used again afterwards.
+	errorBodyTime = 500 * time.Millisecond
+)
+
+// request is one question to a repository, for any of its upstreams.
+type request struct {
+	method string
+	kind   string
+	repo   string
+	path   string // below /v2/REPO, without a slash in front
+	query  string
+	header http.Header
+}
+
+// ask puts q to the upstreams of r until one of them answers in a way that
+// read accepts; see judge for what is tried again. read owns the answer; its
+// body is open, and the status is a success.
+func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstream, *http.Response) (T, error)) (T, error) {
+	var none T
+	if len(q.path) > 512 || !pathGrammar.MatchString(q.path) {
+		return none, fmt.Errorf("%w: invalid reference %.80q", blob.ErrNotFound, q.path)
+	}
+	q.repo = r.name
+	c := r.client
+	by := time.Now().Add(c.o.AnswerTimeout)
+	waiting := r.upstreams
+	for pass := 0; ; pass++ {
+		var left []*upstream
+		var last error
+		wait := pause(pass, rand.Float64())
+		for i, up := range waiting {
+			resp, err := c.attempt(ctx, up, q, by)
+			if err == nil {
+				var out T
+				if out, err = read(up, resp); err == nil {
+					return out, nil
+				}
+			}
+			if ctx.Err() != nil {
+				return none, context.Cause(ctx)
+			}
+			what, after := judge(err)
+			if what == settled {
+				return none, err
+			}
+			if what == again {
+				left = append(left, up)
+				wait = max(wait, after)
+			}
+			last = err
+			if i+1 < len(waiting) {
+				c.o.Logger.Debug("asking the next upstream", "registry", r.registry, "error", err)
+			}
+		}
+		waiting = left
+		if len(left) == 0 || pass+1 == passes || time.Until(by) <= wait {
+			return none, last
+		}
+		c.o.Logger.Debug("asking again", "registry", r.registry, "in", wait, "error", last)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return none, context.Cause(ctx)
+		}
+	}
+}
+
+// attempt asks one upstream, with a token and through redirects as it wants.
+// The answer is a success; its body is a *body.
+func (c *Client) attempt(ctx context.Context, up *upstream, q request, by time.Time) (*http.Response, error) {
+	u := up.base.JoinPath("v2", q.repo, q.path)
+	u.RawQuery = q.query
+	key := targetKey{method: q.method, url: u.String()}
+	if to := c.targets.get(key); to != nil {
+		resp, err := c.send(ctx, up, kindRedirect, q.request(to, ""), by)
+		if err == nil && !refused(resp.StatusCode) {
+			return c.check(up, q, resp)
+		}
+		if err == nil {
+			c.discard(resp)
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		c.targets.drop(key)
+	}
+	resp, err := c.authorized(ctx, up, q, u, by)
+	if err != nil {
+		return nil, err
+	}
+	return c.follow(ctx, up, q, key, resp, by)
+}
+
+// authorized sends q to u, gets a token if it is asked to, and sends it once
+// more.
+func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url.URL, by time.Time) (*http.Response, error) {
+	key := tokenKey(up, q)
+	token := c.tokens.Cached(key)
+	resp, err := c.send(ctx, up, q.kind, q.request(u, token), by)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, err
+	}
+	scope := "repository:" + q.repo + ":pull"
+	bearer, err := auth.Find(auth.Parse(resp.Header.Values("WWW-Authenticate")), up.base.Scheme == "http", scope)
+	if err == nil && up.unlisted {
+		_, err = publicName(bearer.Realm.Host)
+	}
+	if err != nil {
+		// Without a token this is the answer.
+		c.o.Logger.Debug("challenge not followed", "upstream", up.base.String(), "error", err)
+		return resp, nil
+	}
+	raw := c.discard(resp)
+	fetch := func(ctx context.Context, u *url.URL) (*http.Response, error) {
+		tq := request{method: http.MethodGet, kind: kindToken}
+		return c.send(ctx, up, kindToken, tq.request(u, ""), time.Now().Add(c.o.HeaderTimeout))
+	}
+	wait, cancel := context.WithDeadlineCause(ctx, by, blob.ErrStalled)
+	defer cancel()
+	token, err = c.tokens.Get(wait, key, token, bearer, fetch)
+	if errors.Is(err, blob.ErrDenied) {
+		return nil, responseError(up, q, resp, raw, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", up.base, err)
+	}
+	return c.send(ctx, up, q.kind, q.request(u, token), by)
+}
+
+// tokenKey names what a token of q is good for.
+func tokenKey(up *upstream, q request) string { return up.base.String() + " " + q.repo }
+
+// request returns q as an HTTP request for u, with a bearer token if there is
+// one.
+func (q request) request(u *url.URL, token string) *http.Request {
+	req := &http.Request{Method: q.method, URL: u, Host: u.Host, Header: q.header.Clone()}
+	if req.Header == nil {
+		req.Header = http.Header{}
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return req
+}
+
+// send makes one HTTP request and waits for its headers, until by at most.
+func (c *Client) send(ctx context.Context, up *upstream, kind string, req *http.Request, by time.Time) (*http.Response, error) {
+	req.Header.Set("User-Agent", c.o.UserAgent)
+	limit := min(c.o.HeaderTimeout, time.Until(by))
+	if limit <= 0 {
+		return nil, fmt.Errorf("%s: %w: no answer within %v", up.base, blob.ErrStalled, c.o.AnswerTimeout)
+	}
+	reading, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(limit, func() { cancel(blob.ErrStalled) })
+	resp, err := up.transport.RoundTrip(req.WithContext(reading))
+	if !timer.Stop() && err == nil {
+		_ = resp.Body.Close()
+		err = blob.ErrStalled
+	}
+	code := "error"
+	if err == nil {
+		code = strconv.Itoa(resp.StatusCode)
+	}
+	c.metrics.requests.WithLabelValues(up.label, req.Method, kind, code).Inc()
+	if err != nil {
+		defer cancel(nil)
+		return nil, sendError(ctx, reading, up, req.URL.Host, limit, err)
+	}
+	resp.Body = newBody(resp.Body, c.o.NoProgress, func() { cancel(nil) }, c.metrics.bytes.WithLabelValues(up.label))
+	return resp, nil
+}
+
+// sendError explains why there was no answer of host.
+func sendError(ctx, reading context.Context, up *upstream, host string, limit time.Duration, err error) error {
+	where := up.base.String()
+	if host != up.base.Host {
+		where += " by way of " + host
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, blob.ErrStalled), errors.Is(context.Cause(reading), blob.ErrStalled):
+		return fmt.Errorf("%s: %w: no headers for %v", where, blob.ErrStalled, limit.Round(time.Millisecond))
+	case errors.Is(err, ErrRegistryRefused):
+		return err
+	}
+	return fmt.Errorf("%s: %w: %w", where, blob.ErrUnavailable, err)
+}
+
+// check turns an answer that is no success into an error.
+func (c *Client) check(up *upstream, q request, resp *http.Response) (*http.Response, error) {
+	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent {
+		return resp, nil
+	}
+	raw := c.discard(resp)
+	return nil, responseError(up, q, resp, raw, statusError(resp.StatusCode))
+}
+
+// responseError describes an answer whose body begins with raw.
+func responseError(up *upstream, q request, resp *http.Response, raw []byte, err error) *ResponseError {
+	return &ResponseError{
+		Upstream:   up.base.String(),
+		Method:     q.method,
+		What:       q.kind,
+		Status:     resp.StatusCode,
+		Code:       errorCode(raw),
+		Challenge:  resp.Header.Values("WWW-Authenticate"),
+		RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		Err:        err,
+	}
+}
+
+// discard closes an answer and returns the beginning of its body. One that is
+// short is read to its end, so that its connection can be used again.
+func (c *Client) discard(resp *http.Response) []byte {
+	b, ok := resp.Body.(*body)
+	if ok {
+		defer b.within(errorBodyTime)()
+	}
+	// What cannot be read is not missed.
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, errorBodyMax))
+	_ = resp.Body.Close()
+	return raw
+}
+
+// errorCode reads the first code of an error document of the distribution
+// specification. Codes are upper-case words; anything else is not told on.
+func errorCode(raw []byte) string {
+	var doc struct {
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(raw, &doc) != nil || len(doc.Errors) == 0 {
+		return ""
+	}
+	code := doc.Errors[0].Code
+	if len(code) > 64 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
+		return ""
+	}
+	return code
+}
