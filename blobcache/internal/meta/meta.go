@@ -1,0 +1,321 @@
+// Package meta is the cache's memory of what it holds: a bbolt file with a
+// record for each whole blob, the chains that closed here, and what manifests
+// told of blobs that are not here yet. It never sees a blob's bytes, and
+// nothing in it counts as proof of them.
+//
+// Everything written is visible at once and reaches the disk with the next
+// Flush, so that a pull never waits for it; what a crash takes back is found
+// again by looking at the blobs. The package starts no goroutines.
+package meta
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.etcd.io/bbolt"
+
+	"shoal/blobcache/blob"
+	"shoal/blobcache/proof"
+)
+
+// format is the version of the file. A store of another format is refused.
+const format = "1"
+
+const (
+	// maxChains bounds kept chains, in bytes: enough for 2 TiB of blobs.
+	maxChains = 64 << 20
+	// maxTold bounds what manifests said, in bytes: more than 100,000 blobs.
+	maxTold = 16 << 20
+	// maxPending bounds changes that wait for a Flush, in entries.
+	maxPending = 4096
+)
+
+var (
+	bucketFormat = []byte("format")
+	bucketBlobs  = []byte("blobs")
+	ringChains   = ring{name: "chains", max: maxChains}
+	ringTold     = ring{name: "told", max: maxTold}
+)
+
+// Record is what is kept of one whole blob.
+type Record struct {
+	Size      int64     `json:"size"`
+	MediaType string    `json:"mediaType,omitempty"`
+	Stamp     Stamp     `json:"stamp"`
+	Proven    time.Time `json:"proven"` // when its bytes were last hashed
+	Used      time.Time `json:"used"`   // when it was last asked for
+}
+
+// Stamp identifies a version of a file by what every write to it changes.
+type Stamp struct {
+	Size  int64  `json:"size"`
+	Inode uint64 `json:"inode"`
+	Mtime int64  `json:"mtime"` // in ns since 1970
+	Ctime int64  `json:"ctime"` // in ns since 1970
+}
+
+// told is the JSON of what a manifest said of a blob.
+type told struct {
+	Size      int64  `json:"size"`
+	MediaType string `json:"mediaType,omitempty"`
+}
+
+// Store is the open file. Its methods may be called from any goroutine.
+type Store struct {
+	db *bbolt.DB
+
+	flushing sync.Mutex // held while a transaction runs
+
+	mu      sync.Mutex
+	pending changes
+	writing changes // being flushed; still the newest for readers
+}
+
+// changes are writes that are not in the file yet.
+type changes struct {
+	blobs  map[digest.Digest]*Record // nil: deleted
+	chains map[string][]byte
+	told   map[string][]byte
+}
+
+func newChanges() changes {
+	return changes{
+		blobs:  map[digest.Digest]*Record{},
+		chains: map[string][]byte{},
+		told:   map[string][]byte{},
+	}
+}
+
+func (c changes) len() int { return len(c.blobs) + len(c.chains) + len(c.told) }
+
+// ErrFormat: the file was written by a version of Shoal that this one does not
+// know.
+var ErrFormat = errors.New("unknown format")
+
+// Open opens or creates the file at path. A file that is no database is an
+// error that is not ErrFormat; the caller may put it away and try again, since
+// all it holds can be found out anew.
+func Open(path string) (*Store, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := db.Update(prepare); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
+	}
+	return &Store{db: db, pending: newChanges(), writing: newChanges()}, nil
+}
+
+func prepare(tx *bbolt.Tx) error {
+	b, err := tx.CreateBucketIfNotExists(bucketFormat)
+	if err != nil {
+		return err
+	}
+	switch have := b.Get(bucketFormat); {
+	case have == nil:
+		if err := b.Put(bucketFormat, []byte(format)); err != nil {
+			return err
+		}
+	case string(have) != format:
+		return fmt.Errorf("%w %q, this version reads %q", ErrFormat, have, format)
+	}
+	if _, err := tx.CreateBucketIfNotExists(bucketBlobs); err != nil {
+		return err
+	}
+	return errors.Join(ringChains.create(tx), ringTold.create(tx))
+}
+
+// Blobs returns all records.
+func (s *Store) Blobs() (map[digest.Digest]Record, error) {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	all := map[digest.Digest]Record{}
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketBlobs).ForEach(func(k, v []byte) error {
+			var r Record
+			if err := json.Unmarshal(v, &r); err != nil {
+				return fmt.Errorf("record of %s: %w", k, err)
+			}
+			all[digest.Digest(k)] = r
+			return nil
+		})
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for d, r := range s.pending.blobs {
+		if r == nil {
+			delete(all, d)
+		} else {
+			all[d] = *r
+		}
+	}
+	return all, err
+}
+
+// PutBlob keeps r as the record of d.
+func (s *Store) PutBlob(d digest.Digest, r Record) {
+	s.change(func(c *changes) { c.blobs[d] = &r })
+}
+
+// DeleteBlob forgets the record of d.
+func (s *Store) DeleteBlob(d digest.Digest) {
+	s.change(func(c *changes) { c.blobs[d] = nil })
+}
+
+// PutChain keeps a chain that closed over the blob d. The oldest ones are
+// forgotten when there are too many. Chains of blobs of one piece are empty
+// and are not kept.
+func (s *Store) PutChain(d blob.Descriptor, c proof.Chain) {
+	if len(c) > 0 {
+		s.change(func(ch *changes) { ch.chains[chainKey(d)] = c.Bytes() })
+	}
+}
+
+// Chain returns the chain that closed over the blob d.
+func (s *Store) Chain(d blob.Descriptor) (proof.Chain, bool, error) {
+	key := chainKey(d)
+	b, err := s.get(&ringChains, func(c *changes) map[string][]byte { return c.chains }, key)
+	if b == nil || err != nil {
+		return nil, false, err
+	}
+	c, err := proof.ParseChain(b, d.Size)
+	if err != nil {
+		return nil, false, fmt.Errorf("chain of %s: %w", key, err)
+	}
+	return c, true, nil
+}
+
+func chainKey(d blob.Descriptor) string { return fmt.Sprintf("%s-%d", d.Digest, d.Size) }
+
+// Remember keeps what a manifest told of the blob d.
+func (s *Store) Remember(d blob.Descriptor) error {
+	v, err := json.Marshal(told{Size: d.Size, MediaType: d.MediaType})
+	if err != nil {
+		return err
+	}
+	s.change(func(c *changes) { c.told[d.Digest.String()] = v })
+	return nil
+}
+
+// Told returns what was remembered of d.
+func (s *Store) Told(d digest.Digest) (blob.Descriptor, bool, error) {
+	b, err := s.get(&ringTold, func(c *changes) map[string][]byte { return c.told }, d.String())
+	if b == nil || err != nil {
+		return blob.Descriptor{}, false, err
+	}
+	var t told
+	if err := json.Unmarshal(b, &t); err != nil {
+		return blob.Descriptor{}, false, fmt.Errorf("what was told of %s: %w", d, err)
+	}
+	return blob.Descriptor{Digest: d, Size: t.Size, MediaType: t.MediaType}, true, nil
+}
+
+// get returns the newest value of key, nil if there is none.
+func (s *Store) get(r *ring, part func(*changes) map[string][]byte, key string) (value []byte, err error) {
+	s.mu.Lock()
+	for _, c := range []*changes{&s.pending, &s.writing} {
+		if v, ok := part(c)[key]; ok {
+			s.mu.Unlock()
+			return v, nil
+		}
+	}
+	s.mu.Unlock()
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		value = r.get(tx, key)
+		return nil
+	})
+	return value, err
+}
+
+func (s *Store) change(f func(*changes)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending.len() >= maxPending { // nobody flushes, or the disk is full
+		s.pending.told = map[string][]byte{}
+		s.pending.chains = map[string][]byte{}
+	}
+	f(&s.pending)
+}
+
+// Flush writes all changes to the disk. After an error they wait for the next
+// Flush.
+func (s *Store) Flush() error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	s.mu.Lock()
+	if s.pending.len() == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	s.writing, s.pending = s.pending, newChanges()
+	s.mu.Unlock()
+
+	err := s.db.Update(s.writing.apply)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.pending = s.writing.under(s.pending)
+		err = fmt.Errorf("%s: %w", s.db.Path(), err)
+	}
+	s.writing = newChanges()
+	return err
+}
+
+func (c changes) apply(tx *bbolt.Tx) error {
+	blobs := tx.Bucket(bucketBlobs)
+	for d, r := range c.blobs {
+		if r == nil {
+			if err := blobs.Delete([]byte(d)); err != nil {
+				return err
+			}
+			continue
+		}
+		v, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		if err := blobs.Put([]byte(d), v); err != nil {
+			return err
+		}
+	}
+	for k, v := range c.chains {
+		if err := ringChains.put(tx, k, v); err != nil {
+			return err
+		}
+	}
+	for k, v := range c.told {
+		if err := ringTold.put(tx, k, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// under returns c overlaid with newer changes.
+func (c changes) under(newer changes) changes {
+	for k, v := range newer.blobs {
+		c.blobs[k] = v
+	}
+	for k, v := range newer.chains {
+		c.chains[k] = v
+	}
+	for k, v := range newer.told {
+		c.told[k] = v
+	}
+	return c
+}
+
+// Close flushes and closes the file.
+func (s *Store) Close() error { return errors.Join(s.Flush(), s.db.Close()) }
+
+// PutAway renames a broken file so that Open can start over beside it.
+func PutAway(path string) (string, error) {
+	aside := path + ".broken"
+	return aside, os.Rename(path, aside)
+}

@@ -1,0 +1,111 @@
+package blobcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"shoal/blobcache/blob"
+	"shoal/blobcache/proof"
+)
+
+// Put stores a whole blob that r yields, to its end: for small content such as
+// manifests, and for seeding. d.Size may be blob.UnknownSize. Errors:
+// blob.ErrCorrupt if the bytes do not match digest or size, blob.ErrTooLarge,
+// blob.ErrNoSpace, and those of r and ctx.
+func (c *Cache) Put(ctx context.Context, d blob.Descriptor, r io.Reader) error {
+	if _, err := blob.ParseDigest(d.Digest.String()); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	closed, buriedNow := c.closed, c.buried(d.Digest)
+	if !closed {
+		c.work.Add(1)
+	}
+	c.mu.Unlock()
+	if closed {
+		return fmt.Errorf("put %s: %w", d.Digest, ErrClosed)
+	}
+	defer c.work.Done()
+	if buriedNow {
+		return fmt.Errorf("put %w", errBuried(d.Digest))
+	}
+	file, err := os.CreateTemp(c.partialDir(), trashPrefix+"put-")
+	if err != nil {
+		return fmt.Errorf("put %s: %w", d.Digest, err)
+	}
+	p := &put{c: c, ctx: ctx, desc: d, file: file, hasher: proof.NewHasher()}
+	err = p.run(r)
+	err = errors.Join(err, file.Close())
+	if err != nil {
+		c.release(p.hasher.Len())
+		os.Remove(file.Name()) // gone already if it was adopted
+		return fmt.Errorf("put %s: %w", d.Digest, err)
+	}
+	return nil
+}
+
+// put is a blob on its way through Put.
+type put struct {
+	c      *Cache
+	ctx    context.Context // of the call
+	desc   blob.Descriptor
+	file   *os.File
+	hasher *proof.Hasher
+}
+
+func (p *put) run(r io.Reader) error {
+	buf := p.c.pieces.Get().(*[blob.PieceSize]byte)
+	defer p.c.pieces.Put(buf)
+	limit := int64(blob.MaxSize)
+	if p.desc.Size >= 0 {
+		limit = p.desc.Size
+	}
+	for {
+		if err := p.ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.ReadFull(r, buf[:])
+		if p.hasher.Len()+int64(n) > limit {
+			return fmt.Errorf("%w: more than %d bytes", tooMuch(p.desc), limit)
+		}
+		if errWrite := p.write(buf[:n]); errWrite != nil {
+			return errWrite
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if p.hasher.Sum() != p.desc.Hash() || (p.desc.Size >= 0 && p.desc.Size != p.hasher.Len()) {
+		return blob.ErrCorrupt
+	}
+	if err := p.c.disk.sync(p.file); err != nil {
+		return err
+	}
+	chain, _ := p.hasher.Chain()
+	p.desc.Size = p.hasher.Len()
+	return p.c.adopt(adoption{desc: p.desc, file: p.file, path: p.file.Name(), chain: chain})
+}
+
+// tooMuch is what more bytes than limit are: a lie, if a size was told.
+func tooMuch(d blob.Descriptor) error {
+	if d.Size >= 0 {
+		return blob.ErrCorrupt
+	}
+	return blob.ErrTooLarge
+}
+
+func (p *put) write(data []byte) error {
+	length := int64(len(data))
+	if err := p.c.reserve(length); err != nil {
+		return err
+	}
+	off := p.hasher.Len()
+	p.hasher.Write(data)
+	return p.c.writeAt(p.file, data, off)
+}

@@ -1,0 +1,172 @@
+package blobcache
+
+import (
+	"crypto/sha256"
+	"fmt"
+
+	"shoal/blobcache/blob"
+	"shoal/blobcache/proof"
+)
+
+// WritePiece writes piece i, whole, which from sent. A piece that is here
+// already is no error and is not looked at. The data is not kept.
+//
+// Errors: blob.ErrCorrupt if it does not match a proven chain: from lied, and
+// nothing was stored. ErrConflict if it does not match a chain that somebody
+// offered: nothing was stored and nobody is convicted; ask another source. (If
+// the same bytes come again, or from the origin, the chain is dropped
+// instead.) blob.ErrNoSpace; the fill stays as it is, to be failed by its
+// driver. ErrClosed if the fill has failed. Anything else is the driver's
+// mistake or the disk's.
+func (f *Fill) WritePiece(i int, data []byte, from Provenance) error {
+	if i < 0 || i >= f.n || int64(len(data)) != blob.Piece(i, f.key.size).Length {
+		return fmt.Errorf("%d bytes as piece %d of %s, size %d: no such piece", len(data), i, f.key.digest, f.key.size)
+	}
+	if (from.Peer == "") == (from.Identity == "") {
+		return fmt.Errorf("piece %d of %s: exactly one of peer and identity must be told", i, f.key.digest)
+	}
+	w, err := f.claim(i)
+	if w == nil {
+		return err
+	}
+	defer f.inflight.Done()
+	if err = w.check(data, from); err == nil {
+		err = f.store(i, data)
+	}
+	if err == nil && w.front {
+		w.agrees = f.hash(i, data)
+	}
+	f.settle(w, from, err)
+	if err != nil {
+		return fmt.Errorf("piece %d of %s from %v: %w", i, f.key.digest, from, err)
+	}
+	return nil
+}
+
+// write is one piece on its way to the disk.
+type write struct {
+	f      *Fill
+	i      int
+	chain  proof.Chain // to be checked against, if not nil
+	sealed bool        // chain is proven
+	front  bool        // this write hashes the frontier
+	agrees bool        // with the chain; for the frontier, see hash
+}
+
+// claim makes the caller the writer of piece i. It returns nil and no error if
+// the piece is here already.
+func (f *Fill) claim(i int) (*write, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		switch {
+		case f.err != nil:
+			return nil, fmt.Errorf("piece %d of %s: fill is %w: %w", i, f.key.digest, ErrClosed, f.err)
+		case f.whole || f.have.Test(uint(i)):
+			return nil, nil
+		}
+		if !f.busy.Test(uint(i)) {
+			break
+		}
+		changed := f.wait() // for another writer of the same piece
+		f.mu.Unlock()
+		<-changed
+		f.mu.Lock()
+	}
+	w := &write{f: f, i: i}
+	switch {
+	case f.sealed != nil:
+		w.chain, w.sealed = f.sealed, true
+	case f.hint != nil:
+		w.chain = f.hint
+	case f.front == i && !f.hashing && !f.judging:
+		w.front, f.hashing = true, true
+	}
+	f.busy.Set(uint(i))
+	f.inflight.Add(1)
+	return w, nil
+}
+
+// check compares data with the chain, on the caller's core.
+func (w *write) check(data []byte, from Provenance) error {
+	if w.chain == nil {
+		return nil
+	}
+	ok, err := w.chain.Check(w.f.named(), w.i, data)
+	if err != nil {
+		return err
+	}
+	w.agrees = ok
+	switch {
+	case ok:
+		return nil
+	case w.sealed:
+		return blob.ErrCorrupt
+	}
+	return w.f.doubt(w, sha256.Sum256(data), from)
+}
+
+// store writes data to the file, within the budget.
+func (f *Fill) store(i int, data []byte) error {
+	length := int64(len(data))
+	if err := f.c.reserve(length); err != nil {
+		return err
+	}
+	if err := f.c.writeAt(f.file, data, int64(i)*blob.PieceSize); err != nil {
+		f.c.release(length)
+		return err
+	}
+	f.held.Add(length)
+	return nil
+}
+
+// settle ends a write and lets everybody know.
+func (f *Fill) settle(w *write, from Provenance, err error) {
+	i := uint(w.i)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.busy.Clear(i)
+	if err == nil {
+		f.have.Set(i)
+		f.from[i] = f.source(from)
+		f.dirty = true
+		switch {
+		case w.sealed:
+			f.proven.Set(i)
+		case w.chain != nil && w.agrees && sameChain(w.chain, f.hint):
+			f.linked.Set(i)
+		}
+		f.extendRun()
+	}
+	if w.front {
+		f.hashing = false
+		if err == nil {
+			f.passed(w.i, w.agrees)
+		}
+	}
+	f.advance()
+	f.wake()
+}
+
+// sameChain tells whether a and b are the very same list, not equal ones.
+func sameChain(a, b proof.Chain) bool { return len(a) > 0 && len(b) > 0 && &a[0] == &b[0] }
+
+// source returns the number of p. The caller holds mu.
+func (f *Fill) source(p Provenance) uint32 {
+	n, ok := f.index[p]
+	if !ok {
+		n = uint32(len(f.sources))
+		f.sources = append(f.sources, p)
+		f.index[p] = n
+	}
+	return n
+}
+
+// extendRun moves the end of the run of pieces from one upstream identity. The
+// caller holds mu.
+func (f *Fill) extendRun() {
+	for f.run < f.n && f.have.Test(uint(f.run)) &&
+		f.from[f.run] == f.from[0] && f.sources[f.from[0]].Identity != "" {
+		f.run++
+	}
+}
