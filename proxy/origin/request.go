@@ -100,8 +100,7 @@ func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstre
 // attempt asks one upstream, with a token and through redirects as it wants.
 // The answer is a success; its body is a *body.
 func (c *Client) attempt(ctx context.Context, up *upstream, q request, by time.Time) (*http.Response, error) {
-	u := up.base.JoinPath("v2", q.repo, q.path)
-	u.RawQuery = q.query
+	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + q.repo + "/" + q.path, RawQuery: q.query}
 	key := targetKey{method: q.method, url: u.String()}
 	if to := c.targets.get(key); to != nil {
 		resp, err := c.send(ctx, up, kindRedirect, q.request(to, ""), by)

@@ -211,7 +211,7 @@ func inBubble(t *testing.T, o origintest.Options, f func(*testing.T, *origintest
 }
 
 func TestTheUplinkIsSharedExactlyAndEvenly(t *testing.T) {
-	for _, rate := range []int64{2e7, 2e8, 1e9} {
+	for _, rate := range []int64{2e7, 1e8} {
 		for _, conns := range []int{1, 4, 25} {
 			t.Run(fmt.Sprintf("%d Mbit/s, %d connections", rate/1e6, conns), func(t *testing.T) {
 				inBubble(t, origintest.Options{UplinkBitsPerSecond: rate}, func(t *testing.T, r *origintest.Registry, c *http.Client) {
