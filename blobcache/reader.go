@@ -18,7 +18,8 @@ const maxRun = 4 << 20
 // Reader follows a fill from some offset. It yields a byte only when
 //   - its piece is proven, or
 //   - its piece and all before it came from one upstream identity, read by
-//     this node itself since the fill started here, and it is not the last.
+//     this node itself since the fill started here, and it is not the last
+//     piece of the range.
 //
 // Otherwise it waits, and so it does at the end until the last piece is
 // proven: io.EOF means that all was right. When bytes that flowed prove wrong
@@ -125,6 +126,10 @@ func unexpected(err error) error {
 	return err
 }
 
+// ReadAt reads bytes again that were yielded before, even when the fill has
+// failed since. It says nothing about any others.
+func (r *Reader) ReadAt(p []byte, off int64) (int, error) { return r.file.ReadAt(p, off) }
+
 // WriteTo writes all that is left to w, waiting for it as it comes. What it
 // hands to w is a limited *os.File, which net/http and *net.TCPConn send
 // without copying it through user space.
@@ -186,8 +191,8 @@ func (f *Fill) available(pos, end int64) (int64, <-chan struct{}, error) {
 	case pos == end:
 		return 0, f.wait(), nil
 	}
-	upTo := pos
-	for upTo < end && upTo-pos < maxRun && f.mayFlow(int(upTo/blob.PieceSize)) {
+	upTo, last := pos, int((end-1)/blob.PieceSize)
+	for upTo < end && upTo-pos < maxRun && f.mayFlow(int(upTo/blob.PieceSize), last) {
 		upTo = min(end, (upTo/blob.PieceSize+1)*blob.PieceSize)
 	}
 	if upTo == pos {
@@ -196,13 +201,13 @@ func (f *Fill) available(pos, end int64) (int64, <-chan struct{}, error) {
 	return upTo - pos, nil, nil
 }
 
-// mayFlow tells whether piece i may go out, and takes it down if it is not
-// proven. The caller holds mu.
-func (f *Fill) mayFlow(i int) bool {
+// mayFlow tells whether piece i may go out to a reader of a range that ends in
+// piece last, and takes it down if it is not proven. The caller holds mu.
+func (f *Fill) mayFlow(i, last int) bool {
 	if f.proven.Test(uint(i)) {
 		return true
 	}
-	if i >= f.run || i == f.n-1 {
+	if i >= f.run || i == last {
 		return false
 	}
 	if i >= f.flowed {
