@@ -82,8 +82,9 @@ type Request struct {
 }
 
 // Parse reads the URL of a request. Errors: ErrNoRoute, ErrNameInvalid,
-// ErrTagInvalid and blob.ErrDigestInvalid, wrapped; the Kind of the result says
-// even then which endpoint was meant.
+// ErrTagInvalid, blob.ErrDigestInvalid, and blob.ErrNotFound for digests of
+// another algorithm than sha256, wrapped; the Kind of the result says even then
+// which endpoint was meant.
 func Parse(u *url.URL) (Request, error) {
 	if u.Path == "/v2/" || u.Path == "/v2" {
 		return Request{Kind: Ping}, nil
@@ -115,6 +116,10 @@ func Parse(u *url.URL) (Request, error) {
 		return req, nil
 	}
 	req.Digest, err = blob.ParseDigest(last)
+	if err != nil && digest.Digest(last).Validate() == nil {
+		// Sound, but not sha256: 404 sends the client to where it may be had.
+		err = fmt.Errorf("%w: only sha256 is served: %q", blob.ErrNotFound, shorten(last))
+	}
 	return req, err
 }
 

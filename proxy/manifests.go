@@ -1,0 +1,183 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/proxy/manifest"
+	"shoal/proxy/request"
+)
+
+// manifest answers GET and HEAD of a manifest. A tag is what the upstream says
+// now; the manifest itself is had by its digest, like any blob.
+func (x *exchange) manifest() error {
+	ctx, cancel := x.lookup()
+	defer cancel()
+	d := blob.Descriptor{Digest: x.req.Digest, Size: blob.UnknownSize}
+	if x.req.Tag != "" {
+		var err error
+		if d, err = x.resolve(ctx); err != nil {
+			return err
+		}
+		_, here := x.cache.Stat(d.Digest)
+		if x.r.Method == http.MethodHead && !here && d.Size >= 0 && d.MediaType != "" {
+			// All that a HEAD tells is known, and a client that only looks
+			// for changes must not cost a GET, which Docker Hub counts.
+			x.manifestHeader(d)
+			return nil
+		}
+	}
+	m, body, err := x.load(ctx, d)
+	if err != nil {
+		return err
+	}
+	d.Size, d.MediaType = int64(len(body)), m.MediaType
+	x.remember(m)
+	if request.Unchanged(x.r.Header, d.Digest) {
+		x.w.Header().Set("Etag", request.ETag(d.Digest))
+		x.header(http.StatusNotModified)
+		return nil
+	}
+	x.manifestHeader(d)
+	if x.r.Method == http.MethodHead {
+		return nil
+	}
+	// A client that has left needs no body.
+	_, _ = x.w.Write(body)
+	x.prefetch.offer(image{manifest: d.Digest, blobs: m.Blobs, origin: x.repo.Blobs()})
+	return nil
+}
+
+func (x *exchange) manifestHeader(d blob.Descriptor) {
+	h := x.w.Header()
+	h.Set("Content-Type", d.MediaType)
+	h.Set("Content-Length", strconv.FormatInt(d.Size, 10))
+	h.Set("Docker-Content-Digest", d.Digest.String())
+	h.Set("Etag", request.ETag(d.Digest))
+	x.header(http.StatusOK)
+}
+
+// resolve asks the upstream what the tag points to. The client's Accept goes
+// along, because registries choose by it.
+func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
+	accept := accepted(x.r.Header)
+	key := strings.Join(append([]string{x.req.Registry, x.req.Name, x.req.Tag}, accept...), "\n")
+	d, err := x.tags.resolve(ctx, key, func(ctx context.Context) (blob.Descriptor, error) {
+		return x.repo.Resolve(ctx, x.req.Tag, accept)
+	})
+	if err == nil && d.Size > blob.MaxManifestSize {
+		err = fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, d.Size)
+	}
+	return d, err
+}
+
+// accepted returns the media types that a client asks for, in canonical order,
+// or all that are known if it takes anything.
+func accepted(h http.Header) []string {
+	var types []string
+	for _, field := range h.Values("Accept") {
+		for t := range strings.SplitSeq(field, ",") {
+			t, _, _ = strings.Cut(t, ";")
+			t = strings.TrimSpace(t)
+			if t == "*/*" || t == "" {
+				continue
+			}
+			types = append(types, t)
+		}
+	}
+	if len(types) == 0 {
+		return manifest.Accept()
+	}
+	slices.Sort(types)
+	return slices.Compact(types)
+}
+
+// load brings the manifest d, proven and parsed, from the cache or by a fill.
+func (x *exchange) load(ctx context.Context, d blob.Descriptor) (*manifest.Manifest, []byte, error) {
+	if known, ok := x.cache.Lookup(d.Digest); ok {
+		if d.Size < 0 {
+			d.Size = known.Size
+		}
+		if d.MediaType == "" {
+			d.MediaType = known.MediaType
+		}
+	}
+	if d.Size > blob.MaxManifestSize {
+		return nil, nil, fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, d.Size)
+	}
+	body, err := x.bytes(ctx, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := manifest.Parse(body, d.MediaType)
+	return m, body, err
+}
+
+// bytes returns the proven bytes of the manifest d.
+func (x *exchange) bytes(ctx context.Context, d blob.Descriptor) ([]byte, error) {
+	whole, err := x.cache.Get(ctx, d.Digest)
+	if err == nil {
+		defer whole.Close()
+		return readManifest(whole.File(), whole.Descriptor().Size)
+	}
+	if !errors.Is(err, blob.ErrNotFound) {
+		return nil, err
+	}
+	fill, err := x.fetcher.Fetch(ctx, d, x.repo.Manifests(manifest.Accept()))
+	if err == nil {
+		body, err := x.follow(ctx, fill)
+		if !errors.Is(err, blob.ErrNoSpace) {
+			return body, err
+		}
+	} else if !errors.Is(err, blob.ErrNoSpace) {
+		return nil, err
+	}
+	_, body, err := x.repo.Manifest(ctx, d.Digest.String(), manifest.Accept())
+	if err == nil && digest.FromBytes(body) != d.Digest {
+		err = fmt.Errorf("%w: manifest %s", blob.ErrCorrupt, d.Digest)
+	}
+	return body, err
+}
+
+// follow reads a manifest from its fill, which yields all of it only when it is
+// proven.
+func (x *exchange) follow(ctx context.Context, fill *blobcache.Fill) ([]byte, error) {
+	r, err := fill.Open(ctx, blob.Range{Length: -1})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return readManifest(r, fill.Descriptor().Size)
+}
+
+// readManifest reads a manifest of size bytes.
+func readManifest(r io.Reader, size int64) ([]byte, error) {
+	if size > blob.MaxManifestSize {
+		return nil, fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, size)
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+// remember keeps what a proven manifest says about others, for requests to come.
+func (x *exchange) remember(m *manifest.Manifest) {
+	x.prefetch.learn(m.Children)
+	told := m.Blobs
+	for _, c := range m.Children {
+		told = append(told, c.Descriptor)
+	}
+	x.cache.Remember(told...)
+}

@@ -1,0 +1,69 @@
+package proxy
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/proxy/request"
+)
+
+// Where bytes that a client got came from.
+const (
+	fromCache       = "cache"       // whole and proven before the request
+	fromFill        = "fill"        // while they arrived
+	fromPassthrough = "passthrough" // from the origin, past a cache without room
+	fromHeadStart   = "head_start"  // from the origin, past a fill that is slow
+)
+
+type metrics struct {
+	requests  *prometheus.CounterVec
+	served    *prometheus.CounterVec
+	firstByte prometheus.Histogram
+	prefetch  *prometheus.CounterVec
+}
+
+// newMetrics registers the proxy's collectors; a nil registerer leaves them
+// unregistered.
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shoal_proxy_requests_total",
+			Help: "Requests of runtimes, by endpoint, method and status.",
+		}, []string{"kind", "method", "code"}),
+		served: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shoal_proxy_served_bytes_total",
+			Help: "Bytes of blobs that went out to runtimes: from the cache, from a running fill, or from the origin past them.",
+		}, []string{"source"}),
+		firstByte: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "shoal_proxy_first_byte_seconds",
+			Help:    "Time from a runtime's request for a blob to the first byte of its body.",
+			Buckets: []float64{.001, .005, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+		prefetch: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shoal_proxy_prefetches_total",
+			Help: "Blobs whose fill was started by a manifest, by result: ok, failed, or dropped because too many wait.",
+		}, []string{"result"}),
+	}
+	for _, source := range []string{fromCache, fromFill, fromPassthrough, fromHeadStart} {
+		m.served.WithLabelValues(source)
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// count counts a request; what a client makes up must not become a label.
+func (m *metrics) count(kind request.Kind, method string, status int) {
+	if method != http.MethodGet && method != http.MethodHead {
+		method = "other"
+	}
+	m.requests.WithLabelValues(kind.String(), method, strconv.Itoa(status)).Inc()
+}

@@ -1,0 +1,182 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/proxy/manifest"
+)
+
+// Bounds on prefetching. dockerd asks for three layers at a time and leaves a
+// link with latency half empty; more than that at once would only delay the
+// layer that is unpacked next.
+const (
+	fillsPerImage = 3
+	imagesAtOnce  = 4
+	imagesWaiting = 64
+	maxUnwanted   = 4096
+)
+
+// prefetcher starts the fills of an image's missing blobs, in layer order, when
+// a runtime has got its manifest. It looks at that manifest only and never
+// follows an index: nothing nested can make it run on.
+type prefetcher struct {
+	cache   *blobcache.Cache
+	fetcher Fetcher
+	wanted  []ocispec.Platform
+	log     *slog.Logger
+	metrics *metrics
+
+	queue chan image
+	// unwanted are the manifests that an index gave to other platforms.
+	unwanted *lru.Cache[digest.Digest, struct{}]
+
+	mu   sync.Mutex
+	busy map[digest.Digest]bool // images that wait or are worked on
+}
+
+// image is a manifest whose blobs are to be had.
+type image struct {
+	manifest digest.Digest
+	blobs    []blob.Descriptor
+	origin   blob.Source
+}
+
+func newPrefetcher(p *Proxy, wanted []ocispec.Platform) *prefetcher {
+	return &prefetcher{
+		cache:    p.cache,
+		fetcher:  p.fetcher,
+		wanted:   wanted,
+		log:      p.log,
+		metrics:  p.metrics,
+		queue:    make(chan image, imagesWaiting),
+		unwanted: newLRU[digest.Digest, struct{}](maxUnwanted),
+		busy:     map[digest.Digest]bool{},
+	}
+}
+
+// learn notes which manifests of an index are for other platforms.
+func (f *prefetcher) learn(children []manifest.Child) {
+	for _, c := range children {
+		if c.Platform == nil {
+			continue
+		}
+		if f.wants(*c.Platform) {
+			f.unwanted.Remove(c.Digest)
+		} else {
+			f.unwanted.Add(c.Digest, struct{}{})
+		}
+	}
+}
+
+func (f *prefetcher) wants(p ocispec.Platform) bool {
+	for _, w := range f.wanted {
+		if w.OS == p.OS && w.Architecture == p.Architecture && (w.Variant == "" || w.Variant == p.Variant) {
+			return true
+		}
+	}
+	return false
+}
+
+// offer queues an image unless it is for another platform, nothing of it is
+// missing, it is queued already, or too many are.
+func (f *prefetcher) offer(img image) {
+	if f.unwanted.Contains(img.manifest) {
+		return
+	}
+	var missing []blob.Descriptor
+	for _, d := range img.blobs {
+		if _, ok := f.cache.Stat(d.Digest); !ok {
+			missing = append(missing, d)
+		}
+	}
+	if img.blobs = missing; len(missing) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.busy[img.manifest] {
+		return
+	}
+	select {
+	case f.queue <- img:
+		f.busy[img.manifest] = true
+	default:
+		f.metrics.prefetch.WithLabelValues("dropped").Add(float64(len(missing)))
+	}
+}
+
+// run works on queued images until ctx ends.
+func (f *prefetcher) run(ctx context.Context) {
+	var workers sync.WaitGroup
+	for range imagesAtOnce {
+		workers.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case img := <-f.queue:
+					f.fetchImage(ctx, img)
+				}
+			}
+		})
+	}
+	workers.Wait()
+}
+
+func (f *prefetcher) fetchImage(ctx context.Context, img image) {
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.busy, img.manifest)
+	}()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(fillsPerImage)
+	for _, d := range img.blobs {
+		group.Go(func() error {
+			err := f.fetchBlob(ctx, d, img.origin)
+			switch {
+			case err == nil:
+				f.metrics.prefetch.WithLabelValues("ok").Inc()
+			case ctx.Err() == nil:
+				f.metrics.prefetch.WithLabelValues("failed").Inc()
+				f.log.Debug("prefetch", "manifest", img.manifest, "digest", d.Digest, "error", err)
+			}
+			if errors.Is(err, blob.ErrNoSpace) {
+				return err // the next one will not fit either
+			}
+			return nil
+		})
+	}
+	// Its error was logged above and only ends the group early.
+	_ = group.Wait()
+}
+
+// fetchBlob returns when the blob is whole.
+func (f *prefetcher) fetchBlob(ctx context.Context, d blob.Descriptor, origin blob.Source) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if _, ok := f.cache.Stat(d.Digest); ok {
+		return nil
+	}
+	fill, err := f.fetcher.Fetch(ctx, d, origin)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-fill.Done():
+		return fill.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

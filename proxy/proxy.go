@@ -1,0 +1,227 @@
+// Package proxy is the registry endpoint that container runtimes are pointed
+// at: the pull half of the OCI distribution specification in front of the
+// cache, the swarm and the upstream registries. It is no registry: it takes no
+// pushes, keeps no tags, and has no word of its own on what a tag means.
+//
+// What always holds: /v2/ is answered at once, whatever else hangs; what cannot
+// be served is a 404 within ten seconds, before any header of a 200; once a 200
+// is out the body ends cleanly only if it is proven, and else by a reset.
+//
+// Requests are served in the goroutines of the http.Server. Run owns those of
+// prefetching. A question about a tag, and a look into the cache that hashes a
+// blob anew, can outlive the client that caused it, the former by ten seconds
+// at most.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strconv"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/proxy/origin"
+	"shoal/proxy/request"
+)
+
+// lookupPatience bounds everything that happens before the headers of an
+// answer. Clients wait 30 s and longer, but have a next endpoint to go to: ten
+// seconds are promised.
+const lookupPatience = 9 * time.Second
+
+// Fetcher brings blobs into the cache; the node in the swarm is one.
+type Fetcher interface {
+	// Fetch returns the fill of d, joined or started, as soon as some source
+	// has committed itself to d. ctx governs the wait for that only; the fill
+	// goes on without it. origin is asked when nobody else has d. Errors:
+	// those of package blob, wrapped.
+	Fetch(ctx context.Context, d blob.Descriptor, origin blob.Source) (*blobcache.Fill, error)
+}
+
+// Options say what a Proxy works with. Cache, Fetcher and Origin are needed.
+type Options struct {
+	Cache   *blobcache.Cache
+	Fetcher Fetcher
+	Origin  *origin.Client
+	// Platforms are the ones whose images are prefetched when an index names
+	// several; nil is Linux on this machine's architecture.
+	Platforms []ocispec.Platform
+	Logger    *slog.Logger          // nil discards
+	Metrics   prometheus.Registerer // nil registers nothing
+}
+
+// Proxy is the endpoint, an http.Handler.
+type Proxy struct {
+	cache    *blobcache.Cache
+	fetcher  Fetcher
+	origin   *origin.Client
+	log      *slog.Logger
+	metrics  *metrics
+	tags     *tags
+	prefetch *prefetcher
+	notices  *notices
+	// rotten are blobs of which wrong bytes went out past the cache, with the
+	// time until which they are not served.
+	rotten *lru.Cache[digest.Digest, time.Time]
+}
+
+// New returns a Proxy that serves at once; Run adds prefetching.
+func New(o Options) (*Proxy, error) {
+	p := &Proxy{cache: o.Cache, fetcher: o.Fetcher, origin: o.Origin, log: o.Logger}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if p.metrics, err = newMetrics(o.Metrics); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	wanted := o.Platforms
+	if wanted == nil {
+		wanted = []ocispec.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
+	}
+	p.tags = newTags()
+	p.notices = newNotices()
+	p.prefetch = newPrefetcher(p, wanted)
+	p.rotten = newLRU[digest.Digest, time.Time](maxNotices)
+	return p, nil
+}
+
+// newLRU returns a cache of n entries. lru.New errs on sizes below 1 only.
+func newLRU[K comparable, V any](n int) *lru.Cache[K, V] {
+	c, err := lru.New[K, V](n)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// Run prefetches until ctx ends, and returns when its goroutines have.
+func (p *Proxy) Run(ctx context.Context) error {
+	p.prefetch.run(ctx)
+	return context.Cause(ctx)
+}
+
+// exchange is one request and its answer.
+type exchange struct {
+	*Proxy
+	w     http.ResponseWriter
+	r     *http.Request
+	req   request.Request
+	repo  *origin.Repository
+	start time.Time
+	// status is that of the headers that went out, 0 before.
+	status int
+
+	// Of the body of a blob: its size, what of it the client wants, once the
+	// headers are out, and how many bytes of that went out.
+	size int64
+	want blob.Range
+	sent int64
+}
+
+// ServeHTTP answers a client. It panics with http.ErrAbortHandler, as net/http
+// wants it, to cut a body off.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{Proxy: p, w: w, r: r, start: time.Now()}
+	defer func() { p.metrics.count(x.req.Kind, r.Method, x.status) }()
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if err := x.answer(); err != nil {
+		x.fail(err)
+	}
+}
+
+func (x *exchange) answer() (err error) {
+	x.req, err = request.Parse(x.r.URL)
+	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
+		return errReadOnly
+	}
+	if err != nil {
+		return err
+	}
+	if x.req.Kind == request.Ping { // before anything that could wait
+		x.w.Header().Set("Content-Type", "application/json")
+		x.small(http.StatusOK, []byte("{}"))
+		return nil
+	}
+	if x.repo, err = x.origin.Repository(x.req.Registry, x.req.Name); err != nil {
+		return err
+	}
+	switch x.req.Kind {
+	case request.Manifest:
+		return x.manifest()
+	case request.Blob:
+		return x.blob()
+	case request.Tags:
+		return x.forward("tags/list")
+	default:
+		return x.forward("referrers/" + x.req.Digest.String())
+	}
+}
+
+// lookup returns the context of what must be known before the headers go out.
+func (x *exchange) lookup() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(x.r.Context(), lookupPatience)
+}
+
+// small sends a body that is at hand; net/http keeps it back for HEAD.
+func (x *exchange) small(status int, body []byte) {
+	x.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	x.header(status)
+	// A client that has left needs no body.
+	_, _ = x.w.Write(body)
+}
+
+func (x *exchange) header(status int) {
+	x.status = status
+	x.w.WriteHeader(status)
+}
+
+// fail tells the client about err, or cuts it off if it is in a body already.
+func (x *exchange) fail(err error) {
+	gone := x.r.Context().Err() != nil
+	if !gone {
+		x.note(err)
+	}
+	if gone || x.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	f := explain(err, x.req)
+	h := x.w.Header()
+	for _, key := range []string{"Docker-Content-Digest", "Etag", "Accept-Ranges"} {
+		h.Del(key) // of the content that there is not
+	}
+	if f.status == http.StatusMethodNotAllowed {
+		h.Set("Allow", "GET, HEAD")
+		h.Set("Connection", "close") // and do not wait for the body of a push
+	}
+	h.Set("Content-Type", "application/json")
+	x.small(f.status, f.body())
+}
+
+// note logs why a client does not get what it asked for: once a minute for each
+// thing, because clients try again by the thousand.
+func (x *exchange) note(err error) {
+	level := slog.LevelWarn
+	switch {
+	case errors.Is(err, blob.ErrNoSpace):
+		level = slog.LevelError
+	case x.req.Registry == "", errors.Is(err, blob.ErrNotFound), errors.Is(err, request.ErrRange):
+		level = slog.LevelDebug
+	}
+	ref := x.req.Tag + x.req.Digest.String()
+	if !x.notices.first(x.req.Registry+"/"+x.req.Name+"@"+ref, time.Minute) {
+		level = slog.LevelDebug
+	}
+	x.log.Log(x.r.Context(), level, "not served", "kind", x.req.Kind.String(), "registry", x.req.Registry,
+		"name", x.req.Name, "ref", ref, "cut", x.status != 0, "error", err)
+}

@@ -1,0 +1,87 @@
+package proxy
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Limits on what a client may take of the mirror.
+const (
+	headerPatience = 10 * time.Second // for a request to arrive
+	idlePatience   = 2 * time.Minute  // between requests of a connection
+	maxHeaderBytes = 64 << 10         // tokens of cloud registries take some KiB
+	// A client must take writeChunk bytes in writePatience, or is cut: a
+	// modem does, a client that takes a byte a minute does not. Chunks cost
+	// nothing worth measuring: each is one sendfile and one change of a timer.
+	writeChunk    = 256 << 10
+	writePatience = 2 * time.Minute
+)
+
+// Server returns an http.Server for the proxy, with limits on slow and greedy
+// clients. The caller serves and shuts it down.
+func (p *Proxy) Server() *http.Server {
+	return &http.Server{
+		Handler:           p,
+		ReadHeaderTimeout: headerPatience,
+		IdleTimeout:       idlePatience,
+		MaxHeaderBytes:    maxHeaderBytes,
+		// For small answers; bodies of blobs move it on as they progress.
+		WriteTimeout: writePatience,
+		ErrorLog:     slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// sink is the body of one response on its way to the client. It moves the
+// write deadline on with every chunk and tells onWrite what went out. It wraps
+// the copy, not the ResponseWriter, so that net/http still sees the file behind
+// an io.LimitedReader and sends it by sendfile.
+type sink struct {
+	w       http.ResponseWriter
+	onWrite func(n int64)
+}
+
+// Write is of io.Writer.
+func (s *sink) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		s.extend()
+		m, err = s.w.Write(b[n:min(n+writeChunk, len(b))])
+		n += m
+		s.onWrite(int64(m))
+	}
+	return n, err
+}
+
+// ReadFrom is of io.ReaderFrom, which io.Copy prefers: it passes src on in
+// chunks, each an io.LimitedReader directly around what src limits, because
+// sendfile looks through one such wrapper only.
+func (s *sink) ReadFrom(src io.Reader) (n int64, err error) {
+	to, ok := s.w.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{s}, src)
+	}
+	limited, ok := src.(*io.LimitedReader)
+	if !ok {
+		limited = &io.LimitedReader{R: src, N: 1<<63 - 1}
+	}
+	for limited.N > 0 {
+		chunk := &io.LimitedReader{R: limited.R, N: min(writeChunk, limited.N)}
+		s.extend()
+		m, err := to.ReadFrom(chunk)
+		n += m
+		limited.N -= m
+		s.onWrite(m)
+		if err != nil || chunk.N > 0 { // chunk.N > 0: src has ended
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// extend moves the write deadline. A ResponseWriter without deadlines, as in
+// tests, has nobody to wait for.
+func (s *sink) extend() {
+	_ = http.NewResponseController(s.w).SetWriteDeadline(time.Now().Add(writePatience))
+}
