@@ -16,6 +16,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/multiformats/go-multiaddr"
 )
 
 // Config is everything that can be set about a node. Load checked all of it.
@@ -25,14 +27,14 @@ type Config struct {
 	Admin   string // HOST:PORT
 	// Swarm holds the multiaddrs to listen on, Announce those to tell others,
 	// Join those of members to start from (with their /p2p/ID).
-	Swarm, Announce, Join []string
+	Swarm, Announce, Join []multiaddr.Multiaddr
 	Pieces                string // HOST:PORT, or "" for the swarm's host and any free port
 	SwarmKey              string // path of the key file, or ""
 	// Registries maps the name of a registry to its upstreams' base URLs in
 	// the order of preference.
 	Registries   map[string][]string
 	Zone         string
-	CacheSize    int64         // bytes, or 0 for DefaultCacheSize of the data directory's disk
+	CacheSize    int64         // bytes, or 0 for a default that depends on the disk
 	Reverify     time.Duration // age at which a cached blob's proof is renewed before it is served
 	MDNS         bool          // never without a swarm key
 	LogLevel     slog.Level
@@ -132,13 +134,13 @@ func registryName(text string) string {
 func (c *Config) finish(merged layer) error {
 	if c.SwarmKey != "" {
 		if len(c.Swarm) == 0 {
-			c.Swarm = []string{"/ip4/0.0.0.0/tcp/4001"}
+			c.Swarm = []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/0.0.0.0/tcp/4001")}
 		}
 		return nil
 	}
 	c.MDNS = false
 	if len(c.Swarm) == 0 {
-		c.Swarm = []string{"/ip4/127.0.0.1/tcp/4001"}
+		c.Swarm = []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/4001")}
 	}
 	for _, name := range []string{"swarm", "announce", "join", "pieces"} {
 		for _, w := range merged[name] {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/multiformats/go-multiaddr"
 )
 
 const peer = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F"
@@ -45,6 +46,14 @@ func load(t *testing.T, args []string, environ []string, file string) (Config, e
 	return c, err
 }
 
+func addrs(texts ...string) []multiaddr.Multiaddr {
+	var all []multiaddr.Multiaddr
+	for _, s := range texts {
+		all = append(all, multiaddr.StringCast(s))
+	}
+	return all
+}
+
 func TestDefaults(t *testing.T) {
 	c, err := load(t, nil, nil, "")
 	if err != nil {
@@ -52,7 +61,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Config{
 		DataDir: "/var/lib/shoal", Mirror: "127.0.0.1:5000", Admin: "127.0.0.1:5050",
-		Swarm:      []string{"/ip4/127.0.0.1/tcp/4001"},
+		Swarm:      addrs("/ip4/127.0.0.1/tcp/4001"),
 		Registries: map[string][]string{"docker.io": {"https://registry-1.docker.io"}},
 		Reverify:   24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
 	}
@@ -63,7 +72,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := keyed.Swarm; !reflect.DeepEqual(got, []string{"/ip4/0.0.0.0/tcp/4001"}) || !keyed.MDNS {
+	if got := keyed.Swarm; !reflect.DeepEqual(got, addrs("/ip4/0.0.0.0/tcp/4001")) || !keyed.MDNS {
 		t.Errorf("with a key: swarm %q, mDNS %v", got, keyed.MDNS)
 	}
 }
@@ -71,9 +80,9 @@ func TestDefaults(t *testing.T) {
 func TestEverySettingFromEverySource(t *testing.T) {
 	want := Config{
 		DataDir: "/d", Mirror: "127.0.0.1:1", Admin: "[::1]:2",
-		Swarm:    []string{"/ip4/10.0.0.1/tcp/4", "/ip6/::/tcp/5"},
-		Announce: []string{"/dns4/a.example/tcp/6", "/ip4/10.0.0.2/tcp/6"},
-		Join:     []string{"/ip4/10.0.0.3/tcp/7/p2p/" + peer, "/dns4/b.example/tcp/8/p2p/" + peer},
+		Swarm:    addrs("/ip4/10.0.0.1/tcp/4", "/ip6/::/tcp/5"),
+		Announce: addrs("/dns4/a.example/tcp/6", "/ip4/10.0.0.2/tcp/6"),
+		Join:     addrs("/ip4/10.0.0.3/tcp/7/p2p/"+peer, "/dns4/b.example/tcp/8/p2p/"+peer),
 		Pieces:   "10.0.0.1:3", SwarmKey: "/k",
 		Registries: map[string][]string{
 			"docker.io": {"https://m.example", "https://registry-1.docker.io"},
@@ -143,8 +152,10 @@ func TestPrecedence(t *testing.T) {
 		"registry:\n  a.example: {upstreams: [http://file]}\n  b.example: {upstreams: [http://file]}\n  c.example: {upstreams: [http://file, http://file2]}\n"
 	c, err := load(t,
 		[]string{"--zone=first", "--zone=flag", "--registry=a.example=http://flag"},
-		[]string{"SHOAL_ZONE=env", "SHOAL_MIRROR=127.0.0.1:2", "SHOAL_ADMIN=", "SHOAL_CONFIG=FILE",
-			"SHOAL_REGISTRY=a.example=http://env b.example=http://env b.example=http://env2"}, file)
+		[]string{
+			"SHOAL_ZONE=env", "SHOAL_MIRROR=127.0.0.1:2", "SHOAL_ADMIN=", "SHOAL_CONFIG=FILE",
+			"SHOAL_REGISTRY=a.example=http://env b.example=http://env b.example=http://env2",
+		}, file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,13 +231,16 @@ func TestBadWords(t *testing.T) {
 		{"--swarm=/dns4/localhost/tcp/4001", `--swarm: "/dns4/localhost/tcp/4001" is no address to listen on`},
 		{"--join=/ip4/127.0.0.1/tcp/4001", `lacks the member's ID`},
 		{"--join=/ip4/127.0.0.1/udp/4001/p2p/" + peer, `is no address of a member: use /ip4/1.2.3.4/tcp/4001/p2p/ID`},
-		{"--announce=10.0.0.1:4001", `is no address of a member: use /ip4/1.2.3.4/tcp/4001`},
+		{"--announce=10.0.0.1:4001", `--announce: "10.0.0.1:4001" is no address to announce: use /ip4/1.2.3.4/tcp/4001`},
+		{"--announce=/ip4/1.2.3.4/tcp/4001/p2p/" + peer, `is no address to announce`},
+		{"--join=/ip4/1.2.3.4/tcp/4001/ws/p2p/" + peer, `is no address of a member`},
 		{"--registry=docker.io", `--registry: "docker.io": use NAME=URL[,URL]`},
 		{"--registry=docker.io=", `--registry: "docker.io=": use NAME=URL[,URL]`},
 		{"--registry=Docker.io=https://x", `"Docker.io" is no name of a registry`},
 		{"--registry=docker.io=https://x,,https://y", `"" is no URL of a registry`},
 		{"--registry=docker.io=https://u:secret@x", `https://u:xxxxx@x: credentials do not belong into the URL`},
-		{"--registry=docker.io=https://x?a=b", `has a query or a fragment`},
+		{"--registry=docker.io=https://x?a=b", `"https://x?a=b" has more than scheme, host and port`},
+		{"--registry=docker.io=https://x/v2/", `"https://x/v2/" has more than scheme, host and port`},
 		{"--zone=a b", `--zone: "a b" is no name of a zone`},
 		{"--reverify=24", `--reverify: "24" is no duration`},
 		{"--reverify=1s", `--reverify: "1s" is out of range`},
@@ -251,8 +265,10 @@ func TestBadWords(t *testing.T) {
 }
 
 func TestWithoutKeyLoopbackIsAllowed(t *testing.T) {
-	_, err := load(t, []string{"--swarm=/ip4/127.0.0.2/tcp/0", "--swarm=/ip6/::1/tcp/0", "--pieces=localhost:0",
-		"--join=/ip4/127.0.0.1/tcp/4001/p2p/" + peer, "--announce=/ip4/127.0.0.1/tcp/4001"}, nil, "")
+	_, err := load(t, []string{
+		"--swarm=/ip4/127.0.0.2/tcp/0", "--swarm=/ip6/::1/tcp/0", "--pieces=localhost:0",
+		"--join=/ip4/127.0.0.1/tcp/4001/p2p/" + peer, "--announce=/ip4/127.0.0.1/tcp/4001",
+	}, nil, "")
 	if err != nil {
 		t.Error(err)
 	}

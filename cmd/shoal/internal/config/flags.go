@@ -10,10 +10,6 @@ import (
 // prefix is what the names of all our environment variables start with.
 const prefix = "SHOAL_"
 
-// verbFlags are the flags of single verbs, which are no settings of a node.
-// Their variables are known, and read by kong.
-var verbFlags = []string{"json", "keep"}
-
 // Words is a flag's values as they were written, one for each time that it was
 // given; nil if it was not. Kong must neither split nor interpret them: the
 // same words may come from elsewhere, and are judged in one place.
@@ -128,7 +124,8 @@ func environment(environ []string) (layer, []string) {
 			l[name] = []word{{text: value, where: variable}}
 		case name == "config":
 			l[name] = []word{{text: value, where: variable}}
-		case !slices.Contains(verbFlags, name) && !serviceLink(variable):
+		case name == "json" || name == "keep": // flags of single verbs, which kong reads
+		case !serviceLink(variable):
 			unknown = append(unknown, variable)
 		}
 	}

@@ -49,6 +49,11 @@ func defaults() layer {
 // settings is the table. Its names are those of the flags and of the file's
 // keys.
 func settings() []setting {
+	return slices.Concat(nodeSettings(), swarmSettings())
+}
+
+// nodeSettings are those that a node without a swarm has, too.
+func nodeSettings() []setting {
 	return []setting{
 		{name: "data-dir", value: "/var/lib/shoal", set: one(func(c *Config, s string) error {
 			c.DataDir = s
@@ -61,35 +66,6 @@ func settings() []setting {
 		{name: "admin", value: "127.0.0.1:5050", set: one(func(c *Config, s string) error {
 			c.Admin = s
 			return checkAddr(s)
-		})},
-		{name: "swarm", list: true, set: each(func(c *Config, s string) error {
-			c.Swarm = append(c.Swarm, s)
-			return checkListen(s)
-		})},
-		{name: "pieces", set: one(func(c *Config, s string) error {
-			c.Pieces = s
-			return checkAddr(s)
-		})},
-		{name: "announce", list: true, set: each(func(c *Config, s string) error {
-			c.Announce = append(c.Announce, s)
-			return checkDial(s, false)
-		})},
-		{name: "join", list: true, set: each(func(c *Config, s string) error {
-			c.Join = append(c.Join, s)
-			return checkDial(s, true)
-		})},
-		{name: "swarm-key", set: one(func(c *Config, s string) error {
-			c.SwarmKey = s
-			return notEmpty(s)
-		})},
-		{name: "zone", set: one(func(c *Config, s string) error {
-			c.Zone = s
-			return checkZone(s)
-		})},
-		{name: "no-mdns", value: "false", set: one(func(c *Config, s string) error {
-			off, err := parseBool(s)
-			c.MDNS = !off
-			return err
 		})},
 		{name: "registry", list: true, value: "docker.io=https://registry-1.docker.io", set: setRegistries},
 		{name: "cache-size", set: one(func(c *Config, s string) (err error) {
@@ -110,6 +86,43 @@ func settings() []setting {
 				return fmt.Errorf("%q is no log format: use text or json", s)
 			}
 			return nil
+		})},
+	}
+}
+
+func swarmSettings() []setting {
+	return []setting{
+		{name: "swarm", list: true, set: each(func(c *Config, s string) error {
+			m, err := parseListen(s)
+			c.Swarm = append(c.Swarm, m)
+			return err
+		})},
+		{name: "pieces", set: one(func(c *Config, s string) error {
+			c.Pieces = s
+			return checkAddr(s)
+		})},
+		{name: "announce", list: true, set: each(func(c *Config, s string) error {
+			m, err := parseAnnounce(s)
+			c.Announce = append(c.Announce, m)
+			return err
+		})},
+		{name: "join", list: true, set: each(func(c *Config, s string) error {
+			m, err := parseJoin(s)
+			c.Join = append(c.Join, m)
+			return err
+		})},
+		{name: "swarm-key", set: one(func(c *Config, s string) error {
+			c.SwarmKey = s
+			return notEmpty(s)
+		})},
+		{name: "zone", set: one(func(c *Config, s string) error {
+			c.Zone = s
+			return checkZone(s)
+		})},
+		{name: "no-mdns", value: "false", set: one(func(c *Config, s string) error {
+			off, err := parseBool(s)
+			c.MDNS = !off
+			return err
 		})},
 	}
 }
@@ -183,8 +196,8 @@ func checkUpstream(s string) error {
 		return fmt.Errorf("%q is no URL of a registry: use https://HOST or http://HOST:PORT", s)
 	case u.User != nil:
 		return fmt.Errorf("%s: credentials do not belong into the URL", u.Redacted())
-	case u.RawQuery != "", u.Fragment != "":
-		return fmt.Errorf("%q has a query or a fragment: a base URL has none", s)
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+		return fmt.Errorf("%q has more than scheme, host and port", s)
 	}
 	return nil
 }
@@ -207,28 +220,38 @@ func checkAddr(s string) error {
 	return nil
 }
 
-// checkListen allows what a swarm with a private network can listen on: TCP.
-func checkListen(s string) error {
+// parseListen allows what a swarm with a private network can listen on: TCP.
+func parseListen(s string) (multiaddr.Multiaddr, error) {
 	m, err := multiaddr.NewMultiaddr(s)
-	if err != nil || len(m) != 2 || !manet.IsThinWaist(m) || m[1].Protocol().Code != multiaddr.P_TCP {
-		return fmt.Errorf("%q is no address to listen on: use /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT", s)
+	if err != nil || !isTCP(m) || !manet.IsThinWaist(m) {
+		return nil, fmt.Errorf("%q is no address to listen on: use /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT", s)
 	}
-	return nil
+	return m, nil
 }
 
-// checkDial checks an address of this or another member.
-func checkDial(s string, withID bool) error {
+func parseAnnounce(s string) (multiaddr.Multiaddr, error) {
 	m, err := multiaddr.NewMultiaddr(s)
-	if err == nil {
-		_, err = m.ValueForProtocol(multiaddr.P_TCP)
+	if err != nil || !isTCP(m) {
+		return nil, fmt.Errorf("%q is no address to announce: use /ip4/1.2.3.4/tcp/4001 (or /ip6/, /dns4/, /dns6/, /dns/)", s)
 	}
-	if err != nil {
-		return fmt.Errorf("%q is no address of a member: use /ip4/1.2.3.4/tcp/4001%s", s, map[bool]string{true: "/p2p/ID"}[withID])
+	return m, nil
+}
+
+func parseJoin(s string) (multiaddr.Multiaddr, error) {
+	m, err := multiaddr.NewMultiaddr(s)
+	if err == nil && isTCP(m) {
+		return nil, fmt.Errorf("%q lacks the member's ID: append /p2p/ID (\"shoal id\" prints it there)", s)
 	}
-	if _, err := m.ValueForProtocol(multiaddr.P_P2P); err != nil && withID {
-		return fmt.Errorf("%q lacks the member's ID: append /p2p/ID (\"shoal id\" prints it there)", s)
+	if err != nil || len(m) != 3 || !isTCP(m[:2]) || m[2].Protocol().Code != multiaddr.P_P2P {
+		return nil, fmt.Errorf("%q is no address of a member: use /ip4/1.2.3.4/tcp/4001/p2p/ID", s)
 	}
-	return nil
+	return m, nil
+}
+
+// isTCP reports whether m is a host and a TCP port.
+func isTCP(m multiaddr.Multiaddr) bool {
+	hosts := []int{multiaddr.P_IP4, multiaddr.P_IP6, multiaddr.P_DNS, multiaddr.P_DNS4, multiaddr.P_DNS6}
+	return len(m) == 2 && slices.Contains(hosts, m[0].Protocol().Code) && m[1].Protocol().Code == multiaddr.P_TCP
 }
 
 // loopback reports whether a multiaddr or HOST:PORT stays on this machine.
