@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -186,7 +187,11 @@ func (c *Cache) open() error {
 	if err := c.loadBlobs(); err != nil {
 		return err
 	}
-	return c.loadPartials()
+	if err := c.loadPartials(); err != nil {
+		return err
+	}
+	c.rank()
+	return nil
 }
 
 // openMeta opens meta.db, starting over when it is broken: all that is lost is
@@ -322,18 +327,16 @@ func (c *Cache) Lookup(d digest.Digest) (blob.Descriptor, bool) {
 // buried tells whether d is answered as corrupt. The caller holds mu.
 func (c *Cache) buried(d digest.Digest) bool {
 	until, ok := c.graves[d]
-	if ok && !time.Now().Before(until) {
-		delete(c.graves, d)
-		return false
-	}
-	return ok
+	return ok && time.Now().Before(until)
 }
 
 // bury has d answered as corrupt for a while.
 func (c *Cache) bury(d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.graves[d] = time.Now().Add(buried)
+	now := time.Now()
+	maps.DeleteFunc(c.graves, func(_ digest.Digest, until time.Time) bool { return !now.Before(until) })
+	c.graves[d] = now.Add(buried)
 }
 
 // errBuried is what the digest d is answered with while it is buried.

@@ -34,6 +34,9 @@ func (f *Fill) chain() proof.Chain {
 	if f.sealed != nil {
 		return f.sealed
 	}
+	if f.hasher.Len() < f.key.size {
+		return f.hint // the last piece, too, was passed by it: it closed
+	}
 	chain, _ := f.hasher.Chain()
 	return chain
 }
@@ -91,6 +94,20 @@ type adoption struct {
 	fill  *Fill // whose file it is; nil for Put
 }
 
+// rename gives the file its name; readers that come to the fill find it there.
+func (a adoption) rename(c *Cache, name string) error {
+	if a.fill == nil {
+		return c.disk.rename(a.path, name)
+	}
+	a.fill.mu.Lock()
+	defer a.fill.mu.Unlock()
+	err := c.disk.rename(a.path, name)
+	if err == nil {
+		a.fill.path = name
+	}
+	return err
+}
+
 // adopt gives a file its name under blobs/ and makes it known. The bytes were
 // counted by reserve.
 func (c *Cache) adopt(a adoption) error {
@@ -103,7 +120,7 @@ func (c *Cache) adopt(a adoption) error {
 	d := a.desc.Digest
 	name := c.blobPath(d)
 	c.mu.Lock()
-	err := c.disk.rename(a.path, name)
+	err := a.rename(c, name)
 	if err == nil {
 		c.replaced(c.blobs[d])
 	}
@@ -114,7 +131,7 @@ func (c *Cache) adopt(a adoption) error {
 	if err := c.disk.syncDir(c.blobDir()); err != nil {
 		return errors.Join(err, os.Remove(name))
 	}
-	stamp, _, err := stampOf(a.file)
+	stamp, err := stampOf(a.file)
 	if err != nil {
 		return errors.Join(err, os.Remove(name))
 	}
@@ -170,9 +187,9 @@ func (c *Cache) liars(a adoption) (fills []*Fill) {
 func (f *Fill) become(e *entry) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.path = f.c.blobPath(f.key.digest)
 	f.pinned = e
 	f.held.Store(0)
+	f.promise.Store(0)
 	for range f.readers {
 		f.c.pin(e)
 	}
@@ -225,7 +242,5 @@ func (c *Cache) retired(f *Fill, result string) {
 		trash = c.toTrash(dir)
 	}
 	c.mu.Unlock()
-	if trash != "" {
-		c.empty(trash)
-	}
+	c.empty(trash)
 }

@@ -73,19 +73,23 @@ func noSpace(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }
 
-// stampOf returns the stamp of an open file and the bytes it takes on disk.
-func stampOf(f *os.File) (meta.Stamp, int64, error) {
+// stampOf returns the stamp of an open file.
+func stampOf(f *os.File) (meta.Stamp, error) {
 	conn, err := f.SyscallConn()
 	if err != nil {
-		return meta.Stamp{}, 0, err
+		return meta.Stamp{}, err
 	}
 	var st unix.Stat_t
 	var errStat error
 	if err := conn.Control(func(fd uintptr) { errStat = unix.Fstat(int(fd), &st) }); err != nil {
-		return meta.Stamp{}, 0, err
+		return meta.Stamp{}, err
 	}
 	if errStat != nil {
-		return meta.Stamp{}, 0, &fs.PathError{Op: "fstat", Path: f.Name(), Err: errStat}
+		return meta.Stamp{}, &fs.PathError{Op: "fstat", Path: f.Name(), Err: errStat}
 	}
-	return meta.Stamp{Size: st.Size, Inode: st.Ino, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}, st.Blocks * 512, nil
+	return stampFrom(&st), nil
+}
+
+func stampFrom(st *unix.Stat_t) meta.Stamp {
+	return meta.Stamp{Size: st.Size, Inode: st.Ino, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}
 }

@@ -20,10 +20,11 @@ import (
 // closure, when the pieces lead to the digest (Err is then nil and the blob is
 // in the cache), by Fail, or with the Cache; Done is closed then.
 type Fill struct {
-	c    *Cache
-	key  fillKey
-	n    int          // pieces
-	held atomic.Int64 // bytes of the pieces that are here
+	c       *Cache
+	key     fillKey
+	n       int          // pieces
+	held    atomic.Int64 // bytes of the pieces that are here
+	promise atomic.Int64 // bytes that it will take in all; 0 once it is a blob
 
 	done     chan struct{}
 	rejected chan struct{}  // holds a value while rejections wait
@@ -172,7 +173,7 @@ func (c *Cache) join(d blob.Descriptor) (f *Fill, started bool, err error) {
 
 func newFill(c *Cache, d blob.Descriptor, sealed proof.Chain) *Fill {
 	n := blob.PieceCount(d.Size)
-	return &Fill{
+	f := &Fill{
 		c: c, key: fillKey{d.Digest, d.Size}, n: n, desc: d, sealed: sealed,
 		done:     make(chan struct{}),
 		rejected: make(chan struct{}, 1),
@@ -186,6 +187,8 @@ func newFill(c *Cache, d blob.Descriptor, sealed proof.Chain) *Fill {
 		hasher:   proof.NewHasher(),
 		trial:    newTrial(n),
 	}
+	f.promise.Store(d.Size)
+	return f
 }
 
 // endedFill returns the fill of a blob that is whole already.

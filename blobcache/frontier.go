@@ -1,7 +1,7 @@
 package blobcache
 
 import (
-	"fmt"
+	"errors"
 
 	"shoal/blobcache/blob"
 )
@@ -77,18 +77,30 @@ func (f *Fill) hashForward() {
 		data, err := f.read(i, buf[:])
 		agrees := err == nil && f.hash(i, data)
 		f.mu.Lock()
-		if err != nil {
-			f.fail(fmt.Errorf("read back piece %d of %s: %w", i, f.key.digest, err))
-		} else {
+		var dropped int64
+		if err == nil {
 			f.passed(i, agrees)
+		} else {
+			dropped = f.lose(i, err)
 		}
 		stop := f.err != nil || f.judging
 		f.hashing = !stop
 		f.mu.Unlock()
+		f.c.release(dropped)
 		if stop {
 			return
 		}
 	}
+}
+
+// lose drops piece i, which cannot be read back as it was written, and has the
+// driver bring it again. It returns the piece's length, to be released without
+// mu. The caller holds mu.
+func (f *Fill) lose(i int, err error) int64 {
+	f.c.log.Warn("piece is lost on disk", "digest", f.key.digest, "piece", i, "error", err)
+	f.tell(Rejection{Piece: i, From: f.sources[f.from[i]], Missing: true})
+	f.linked.Clear(uint(i))
+	return f.drop(i)
 }
 
 // nextToHash returns the piece at the frontier if it is to be hashed;
@@ -147,20 +159,18 @@ func (f *Fill) proveRestored() {
 			continue // written since
 		}
 		data, err := f.read(int(i), buf[:])
-		agrees := false
 		if err == nil {
-			agrees, err = f.sealed.Check(f.named(), int(i), data)
+			var agrees bool
+			if agrees, err = f.sealed.Check(f.named(), int(i), data); !agrees {
+				err = errors.Join(blob.ErrCorrupt, err)
+			}
 		}
 		dropped := int64(0)
 		f.mu.Lock()
-		switch {
-		case err != nil:
-			f.fail(fmt.Errorf("restored piece %d of %s: %w", i, f.key.digest, err))
-		case agrees:
+		if err == nil {
 			f.proven.Set(i)
-		default:
-			dropped = f.drop(int(i))
-			f.tell(Rejection{Piece: int(i), Proven: true})
+		} else {
+			dropped = f.lose(int(i), err)
 		}
 		f.advance()
 		f.wake()

@@ -50,6 +50,9 @@ func (b *Blob) Close() error {
 // blob.ErrNotFound and blob.ErrCorrupt both.
 func (c *Cache) Get(ctx context.Context, d digest.Digest) (*Blob, error) {
 	b, err := c.get(ctx, d)
+	if errors.Is(err, errReplaced) {
+		b, err = c.get(ctx, d)
+	}
 	switch {
 	case err == nil:
 		c.metrics.hits.Inc()
@@ -99,8 +102,7 @@ func (c *Cache) openProven(ctx context.Context, e *entry) (*os.File, error) {
 	for range tries {
 		file, err := os.Open(c.blobPath(e.desc.Digest))
 		if errors.Is(err, fs.ErrNotExist) {
-			c.discard(e, err)
-			return nil, blob.ErrNotFound
+			return nil, c.discard(e, err)
 		}
 		if err != nil {
 			return nil, err
@@ -116,14 +118,13 @@ func (c *Cache) openProven(ctx context.Context, e *entry) (*os.File, error) {
 			return nil, err
 		}
 	}
-	c.discard(e, errors.New("the file keeps changing"))
-	return nil, blob.ErrNotFound
+	return nil, c.discard(e, errors.New("the file keeps changing"))
 }
 
 // fresh tells whether file is the one of which e was proven, and not too long
 // ago.
 func (c *Cache) fresh(e *entry, file *os.File) (bool, error) {
-	stamp, _, err := stampOf(file)
+	stamp, err := stampOf(file)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return err == nil && !e.proven.IsZero() && stamp == e.stamp && time.Since(e.proven) < c.reverify, err
@@ -172,7 +173,7 @@ func (c *Cache) renewProof(e *entry) error {
 		return c.discard(e, err)
 	}
 	defer file.Close()
-	stamp, _, err := stampOf(file) // before the bytes: a change during the proof will show
+	stamp, err := stampOf(file) // before the bytes: a change during the proof will show
 	if err != nil {
 		return c.discard(e, err)
 	}
@@ -186,7 +187,7 @@ func (c *Cache) renewProof(e *entry) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.place == nil {
-		return blob.ErrNotFound
+		return errReplaced
 	}
 	first := e.proven.IsZero()
 	e.stamp, e.proven = stamp, time.Now()
@@ -222,13 +223,16 @@ func (c *Cache) hashFile(file *os.File, d blob.Descriptor) (proof.Chain, error) 
 	return chain, nil
 }
 
+// errReplaced: the file was dropped or committed anew while it was looked at.
+var errReplaced = fmt.Errorf("%w: replaced", blob.ErrNotFound)
+
 // discard drops e, whose bytes are not what they should be, and says so. It
 // returns blob.ErrNotFound: the blob can be had elsewhere.
 func (c *Cache) discard(e *entry, why error) error {
 	c.mu.Lock()
 	if e.place == nil { // somebody else was first
 		c.mu.Unlock()
-		return blob.ErrNotFound
+		return errReplaced
 	}
 	trash := c.detach(e)
 	c.mu.Unlock()

@@ -1,8 +1,11 @@
 package blobcache
 
 import (
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shoal/blobcache/blob"
-	"shoal/blobcache/internal/meta"
 )
 
 // staleAfter is the age at which a partial blob that nobody went on with is
@@ -60,11 +62,16 @@ func (c *Cache) loadBlobs() error {
 			c.log.Warn("not a blob: left alone", "path", filepath.Join(c.blobDir(), file.Name()))
 			continue
 		}
-		stamp, used, err := stampOfPath(c.blobPath(d))
-		if err != nil {
-			return err
+		var st unix.Stat_t
+		if err := unix.Lstat(c.blobPath(d), &st); err != nil {
+			return fmt.Errorf("stat %s: %w", c.blobPath(d), err)
 		}
-		e := &entry{desc: blob.Descriptor{Digest: d, Size: stamp.Size}, bytes: stamp.Size, used: used}
+		stamp := stampFrom(&st)
+		e := &entry{
+			desc:  blob.Descriptor{Digest: d, Size: stamp.Size},
+			bytes: stamp.Size,
+			used:  time.Unix(0, stamp.Mtime),
+		}
 		if r, ok := records[d]; ok {
 			e.desc.MediaType, e.used = r.MediaType, r.Used
 			if r.Stamp == stamp && r.Size == stamp.Size {
@@ -74,23 +81,11 @@ func (c *Cache) loadBlobs() error {
 			delete(records, d)
 		}
 		c.blobs[d] = e
-		c.idle.add(e)
-		c.addUsed(e.bytes)
 	}
 	for d := range records {
 		c.meta.DeleteBlob(d)
 	}
 	return nil
-}
-
-func stampOfPath(path string) (meta.Stamp, time.Time, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return meta.Stamp{}, time.Time{}, err
-	}
-	defer f.Close()
-	stamp, _, err := stampOf(f)
-	return stamp, time.Unix(0, stamp.Mtime), err
 }
 
 // loadPartials finds the partial blobs and clears what was being deleted.
@@ -109,7 +104,7 @@ func (c *Cache) loadPartials() error {
 			c.log.Warn("not a partial blob: left alone", "path", path)
 		default:
 			if e := c.findPartial(d); e != nil {
-				c.addPartial(e)
+				c.partials[e.key()] = e
 			} else {
 				c.empty(path)
 			}
@@ -137,7 +132,17 @@ func (c *Cache) findPartial(d blob.Descriptor) *entry {
 	return &entry{desc: d, partial: true, bytes: st.Blocks * 512, used: time.Unix(0, st.Mtim.Nano())}
 }
 
-// addPartial makes e known. The caller holds mu, or is Open.
+// rank puts all that Open found in the order of its last use.
+func (c *Cache) rank() {
+	all := slices.AppendSeq(slices.Collect(maps.Values(c.blobs)), maps.Values(c.partials))
+	slices.SortFunc(all, func(a, b *entry) int { return a.used.Compare(b.used) })
+	for _, e := range all { // each is newer than those before it
+		c.idle.add(e)
+		c.addUsed(e.bytes)
+	}
+}
+
+// addPartial makes e known. The caller holds mu.
 func (c *Cache) addPartial(e *entry) {
 	c.partials[e.key()] = e
 	c.idle.add(e)

@@ -20,18 +20,20 @@ func (c *Cache) Put(ctx context.Context, d blob.Descriptor, r io.Reader) error {
 		return err
 	}
 	c.mu.Lock()
-	closed, buriedNow := c.closed, c.buried(d.Digest)
-	if !closed {
+	var refuse error
+	switch {
+	case c.closed:
+		refuse = fmt.Errorf("put %s: %w", d.Digest, ErrClosed)
+	case c.buried(d.Digest):
+		refuse = fmt.Errorf("put %w", errBuried(d.Digest))
+	default:
 		c.work.Add(1)
 	}
 	c.mu.Unlock()
-	if closed {
-		return fmt.Errorf("put %s: %w", d.Digest, ErrClosed)
+	if refuse != nil {
+		return refuse
 	}
 	defer c.work.Done()
-	if buriedNow {
-		return fmt.Errorf("put %w", errBuried(d.Digest))
-	}
 	file, err := os.CreateTemp(c.partialDir(), trashPrefix+"put-")
 	if err != nil {
 		return fmt.Errorf("put %s: %w", d.Digest, err)
@@ -66,6 +68,9 @@ func (p *put) run(r io.Reader) error {
 	for {
 		if err := p.ctx.Err(); err != nil {
 			return err
+		}
+		if p.c.life.Err() != nil {
+			return ErrClosed
 		}
 		n, err := io.ReadFull(r, buf[:])
 		if p.hasher.Len()+int64(n) > limit {

@@ -106,12 +106,17 @@ func (c *Cache) toTrash(path string) string {
 	c.trashed++
 	trash := filepath.Join(c.partialDir(), trashPrefix+strconv.Itoa(c.trashed))
 	if err := os.Rename(path, trash); err != nil {
-		return path
+		c.empty(path) // at once, before the name is taken again
+		return ""
 	}
 	return trash
 }
 
+// empty deletes what toTrash or detach returned.
 func (c *Cache) empty(trash string) {
+	if trash == "" {
+		return
+	}
 	if err := os.RemoveAll(trash); err != nil {
 		c.log.Error("space is lost: leftover cannot be deleted", "error", err)
 	}
@@ -138,7 +143,7 @@ func (c *Cache) unpin(e *entry) {
 func (c *Cache) fits(size, have int64) error {
 	promised, running := size, int64(0) // running: on disk already
 	for _, f := range c.fills {
-		promised += f.key.size
+		promised += f.promise.Load()
 		running += f.held.Load()
 	}
 	if c.budget > 0 && c.pinned+promised > c.budget {

@@ -9,9 +9,11 @@
 package meta
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -169,10 +171,13 @@ func (s *Store) DeleteBlob(d digest.Digest) {
 
 // PutChain keeps a chain that closed over the blob d. The oldest ones are
 // forgotten when there are too many. Chains of blobs of one piece are empty
-// and are not kept.
+// and are not kept. Each stands behind its SHA-256: a chain that rots on disk
+// would have honest peers convicted.
 func (s *Store) PutChain(d blob.Descriptor, c proof.Chain) {
 	if len(c) > 0 {
-		s.change(func(ch *changes) { ch.chains[chainKey(d)] = c.Bytes() })
+		b := c.Bytes()
+		sum := sha256.Sum256(b)
+		s.change(func(ch *changes) { ch.chains[chainKey(d)] = append(sum[:], b...) })
 	}
 }
 
@@ -182,6 +187,11 @@ func (s *Store) Chain(d blob.Descriptor) (proof.Chain, bool, error) {
 	b, err := s.get(&ringChains, func(c *changes) map[string][]byte { return c.chains }, key)
 	if b == nil || err != nil {
 		return nil, false, err
+	}
+	var sum [sha256.Size]byte
+	b = b[copy(sum[:], b):]
+	if sha256.Sum256(b) != sum {
+		return nil, false, fmt.Errorf("chain of %s: checksum", key)
 	}
 	c, err := proof.ParseChain(b, d.Size)
 	if err != nil {
@@ -299,15 +309,9 @@ func (c changes) apply(tx *bbolt.Tx) error {
 
 // under returns c overlaid with newer changes.
 func (c changes) under(newer changes) changes {
-	for k, v := range newer.blobs {
-		c.blobs[k] = v
-	}
-	for k, v := range newer.chains {
-		c.chains[k] = v
-	}
-	for k, v := range newer.told {
-		c.told[k] = v
-	}
+	maps.Copy(c.blobs, newer.blobs)
+	maps.Copy(c.chains, newer.chains)
+	maps.Copy(c.told, newer.told)
 	return c
 }
 
