@@ -71,7 +71,7 @@ func (s *Status) addMetrics(g prometheus.Gatherer) error {
 	s.Bytes = Bytes{
 		Origin:        sum(byName["shoal_upstream_bytes_total"], "", ""),
 		Peers:         sum(byName["shoal_p2p_fetched_bytes_total"], "source", "peers"),
-		CacheHits:     sum(byName["shoal_cache_hit_bytes_total"], "", ""),
+		CacheHits:     sum(byName["shoal_proxy_served_bytes_total"], "source", "cache"),
 		ServedClients: sum(byName["shoal_proxy_served_bytes_total"], "", ""),
 		ServedPeers:   sum(byName["shoal_p2p_served_bytes_total"], "", ""),
 	}
