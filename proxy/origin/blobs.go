@@ -63,17 +63,27 @@ func (r *Repository) Stat(ctx context.Context, d blob.Descriptor) (blob.Descript
 // rangeHeader returns the headers that ask for rng of d; the whole is asked
 // for without Range.
 func rangeHeader(d blob.Descriptor, rng blob.Range) (http.Header, error) {
+	if rng.Length > blob.MaxSize {
+		rng.Length = -1
+	}
 	switch {
 	case rng.Offset < 0 || rng.Length == 0:
 		return nil, errRange
+	case rng.Offset > blob.MaxSize:
+		return nil, fmt.Errorf("%w: offset %d", blob.ErrTooLarge, rng.Offset)
 	case rng.Offset == 0 && (rng.Length < 0 || d.Size >= 0 && rng.Length >= d.Size):
 		return http.Header{}, nil
 	case d.Size >= 0 && rng.Offset >= d.Size:
 		return nil, fmt.Errorf("%w: offset %d in a blob of %d bytes", blob.ErrTooLarge, rng.Offset, d.Size)
-	case rng.Length < 0:
+	case rng.Length < 0 && d.Size < 0:
 		return http.Header{"Range": {fmt.Sprintf("bytes=%d-", rng.Offset)}}, nil
 	}
-	return http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", rng.Offset, rng.Offset+rng.Length-1)}}, nil
+	end := rng.Offset + rng.Length
+	if d.Size >= 0 {
+		// Not every registry knows ranges that are open or too long.
+		end = rng.End(d.Size)
+	}
+	return http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", rng.Offset, end-1)}}, nil
 }
 
 // stream checks the headers of an answer against what was asked.

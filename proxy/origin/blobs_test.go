@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -154,9 +155,13 @@ func TestRanges(t *testing.T) {
 		{name: "more than the whole", rng: blob.Range{Length: 11}, size: 10, body: data, got: blob.Range{Length: 10}, told: 10, status: "200"},
 		{name: "head, size unknown", rng: blob.Range{Length: 4}, size: -1, body: "0123", got: blob.Range{Length: 4}, told: 10, asked: " bytes=0-3", status: "206"},
 		{name: "middle", rng: blob.Range{Offset: 2, Length: 3}, size: 10, body: "234", got: blob.Range{Offset: 2, Length: 3}, told: 10, asked: " bytes=2-4", status: "206"},
-		{name: "tail", rng: blob.Range{Offset: 7, Length: -1}, size: 10, body: "789", got: blob.Range{Offset: 7, Length: 3}, told: 10, asked: " bytes=7-", status: "206"},
-		{name: "over the end", rng: blob.Range{Offset: 7, Length: 9}, size: 10, body: "789", got: blob.Range{Offset: 7, Length: 3}, told: 10, asked: " bytes=7-15", status: "206"},
+		{name: "tail", rng: blob.Range{Offset: 7, Length: -1}, size: 10, body: "789", got: blob.Range{Offset: 7, Length: 3}, told: 10, asked: " bytes=7-9", status: "206"},
+		{name: "over the end", rng: blob.Range{Offset: 7, Length: 9}, size: 10, body: "789", got: blob.Range{Offset: 7, Length: 3}, told: 10, asked: " bytes=7-9", status: "206"},
+		{name: "tail, size unknown", rng: blob.Range{Offset: 7, Length: -1}, size: -1, body: "789", got: blob.Range{Offset: 7, Length: 3}, told: 10, asked: " bytes=7-", status: "206"},
+		{name: "over an unknown end", rng: blob.Range{Offset: 7, Length: 9}, size: -1, body: "789", got: blob.Range{Offset: 7, Length: 3}, told: 10, asked: " bytes=7-15", status: "206"},
 		{name: "behind the end", rng: blob.Range{Offset: 10, Length: 1}, size: 10, err: blob.ErrTooLarge},
+		{name: "endless length", rng: blob.Range{Offset: 7, Length: math.MaxInt64}, size: -1, body: "789", got: blob.Range{Offset: 7, Length: 3}, told: 10, asked: " bytes=7-", status: "206"},
+		{name: "endless offset", rng: blob.Range{Offset: math.MaxInt64, Length: 1}, size: -1, err: blob.ErrTooLarge},
 		{name: "behind an unknown end", rng: blob.Range{Offset: 10, Length: 1}, size: -1, err: blob.ErrTooLarge, asked: " bytes=10-10", status: "416"},
 		{name: "ignored", rng: blob.Range{Offset: 2, Length: 3}, size: 10, effect: origintest.IgnoreRange(), body: data, got: blob.Range{Length: 10}, told: 10, asked: " bytes=2-4", status: "200"},
 		{name: "total untold", rng: blob.Range{Offset: 2, Length: 3}, size: 10, effect: origintest.LieRange("bytes 2-4/*"), body: "234", got: blob.Range{Offset: 2, Length: 3}, told: -1, asked: " bytes=2-4", status: "206"},

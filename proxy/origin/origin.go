@@ -17,6 +17,7 @@ package origin
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -175,7 +176,8 @@ func (o Options) transport(dial DialFunc) *http.Transport {
 func parseBase(base string) (*url.URL, error) {
 	u, err := url.Parse(base)
 	if err != nil {
-		return nil, fmt.Errorf("upstream is not a URL: %w", err)
+		// The error would quote it, with a password if it holds one.
+		return nil, errors.New("upstream is not a URL")
 	}
 	switch {
 	case u.User != nil:

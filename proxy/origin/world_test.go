@@ -44,6 +44,7 @@ type world struct {
 	mu    sync.Mutex
 	pipes map[string]*origintest.Pipe // by "host:port" as it is dialled
 	names map[string][]netip.Addr
+	down  map[string]func(context.Context) error // addresses that cannot be dialled
 }
 
 // inWorld runs f in a bubble of its own.
@@ -174,8 +175,11 @@ func (w *world) of(c *origin.Client, registry, name string) *origin.Repository {
 
 func (w *world) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	w.mu.Lock()
-	pipe := w.pipes[addr]
+	pipe, down := w.pipes[addr], w.down[addr]
 	w.mu.Unlock()
+	if down != nil {
+		return nil, down(ctx)
+	}
 	if pipe == nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
 	}
