@@ -51,6 +51,31 @@ func newAnnouncer(n *Node) *announcer {
 	return &announcer{n: n, woken: make(chan struct{}, 1), names: make(map[digest.Digest]cid.Cid)}
 }
 
+// follow announces what is in the cache, what comes, and not what went, until
+// ctx is done.
+func (a *announcer) follow(ctx context.Context) error {
+	events, cancel := a.n.s.Cache.Subscribe()
+	defer cancel()
+	for _, d := range a.n.s.Cache.Blobs() {
+		a.add(false, d.Digest)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-events:
+			switch {
+			case !ok: // the cache was closed
+				return nil
+			case e.Gone:
+				a.remove(e.Blob.Digest)
+			default:
+				a.add(true, e.Blob.Digest)
+			}
+		}
+	}
+}
+
 // add announces blobs from now on: at once if fresh, else with the bulk.
 func (a *announcer) add(fresh bool, blobs ...digest.Digest) {
 	a.mu.Lock()

@@ -1,7 +1,9 @@
 package p2p
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -50,7 +52,7 @@ func newHost(s settings) (host.Host, error) {
 		libp2p.UserAgent("shoal/"+s.Version),
 		libp2p.Transport(pnet.Transport(s.Key.Transport(), dialTimeout)),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
-		libp2p.ListenAddrs(s.Swarm...),
+		libp2p.NoListenAddrs, // libp2p.New leaks a host whose addresses are taken
 		libp2p.AddrsFactory(s.tell),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(cm),
@@ -66,7 +68,22 @@ func newHost(s settings) (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("p2p: %w", err)
 	}
+	for _, a := range s.Swarm { // one by one: together one success is enough
+		if err := h.Network().Listen(a); err != nil {
+			h.Close()
+			return nil, &OptionError{"swarm", a.String(), rootCause(err)}
+		}
+	}
 	return h, nil
+}
+
+// rootCause leaves out libp2p's account of all addresses, over several lines.
+func rootCause(err error) error {
+	var system *net.OpError
+	if errors.As(err, &system) {
+		return system.Err
+	}
+	return err
 }
 
 // tell chooses the addresses that others hear of: those of --announce, else

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p-kad-dht/amino"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -62,9 +63,7 @@ func (j *joiner) settle() { j.once.Do(func() { close(j.tried) }) }
 func (j *joiner) keep(ctx context.Context, info peer.AddrInfo, tried func()) {
 	wait := rejoinFirst
 	for {
-		dial, cancel := context.WithTimeout(ctx, dialTimeout)
-		err := j.n.host.Connect(network.WithForceDirectDial(dial, "join"), info)
-		cancel()
+		err := j.join(ctx, info)
 		if tried != nil {
 			tried()
 			tried = nil
@@ -90,6 +89,28 @@ func (j *joiner) keep(ctx context.Context, info peer.AddrInfo, tried func()) {
 		}
 		wait = min(2*wait, rejoinMost)
 	}
+}
+
+// join connects to a member and waits until the DHT has taken it in, which it
+// does in its own time: before that a lookup asks nobody and finds nothing.
+func (j *joiner) join(ctx context.Context, info peer.AddrInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := j.n.host.Connect(ctx, info); err != nil {
+		return err
+	}
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	table := j.n.dht.RoutingTable()
+	// With a bucketful of others it does not matter whether this one fits in.
+	for table.Find(info.ID) == "" && table.Size() < amino.DefaultBucketSize {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-poll.C:
+		}
+	}
+	return nil
 }
 
 // watch follows who connects and who leaves, until ctx is done.

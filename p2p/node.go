@@ -76,10 +76,6 @@ func New(o Options) (_ *Node, err error) {
 	if n.host, err = newHost(s); err != nil {
 		return nil, err
 	}
-	if len(n.host.Network().ListenAddresses()) < len(s.Swarm) {
-		// libp2p is content with one of them.
-		return nil, fmt.Errorf("p2p: listening on %v: got only %v", s.Swarm, n.host.Network().ListenAddresses())
-	}
 	if n.dht, err = newDHT(n.host); err != nil {
 		return nil, err
 	}
@@ -112,6 +108,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	start(n.watch)
 	start(n.announcer.run)
+	start(n.announcer.follow)
 	start(n.servePieces)
 	start(func(ctx context.Context) error { n.joiner.run(ctx); return nil })
 	if !n.s.NoMDNS {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/opencontainers/go-digest"
 
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
 	"shoal/p2p/swarmkey"
 )
 
@@ -22,7 +25,7 @@ func testOptions(t testing.TB, key *swarmkey.Key, join ...*Node) Options {
 		t.Fatal(err)
 	}
 	o := Options{
-		Identity: id, Key: key, NoMDNS: true,
+		Identity: id, Cache: budgetCache(t, 0), Key: key, NoMDNS: true,
 		Swarm:  []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
 		Logger: slog.New(slog.DiscardHandler),
 	}
@@ -39,6 +42,12 @@ func start(t testing.TB, o Options) (n *Node, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return n, run(t, n)
+}
+
+// run runs n until the test ends, or until stop is called.
+func run(t testing.TB, n *Node) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
@@ -54,7 +63,18 @@ func start(t testing.TB, o Options) (n *Node, stop func()) {
 		}
 	}
 	t.Cleanup(stop)
-	return n, stop
+	return stop
+}
+
+// budgetCache opens a cache of at most so many bytes.
+func budgetCache(t testing.TB, budget int64) *blobcache.Cache {
+	t.Helper()
+	cache, err := blobcache.Open(t.TempDir(), blobcache.Options{Budget: budget})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cache.Close() })
+	return cache
 }
 
 // eventually waits for a condition, and fails the test after ten seconds.
@@ -77,6 +97,17 @@ func holders(t testing.TB, n *Node, d digest.Digest) []Holder {
 		found = append(found, h)
 	}
 	return found
+}
+
+// put stores content in the node's cache and returns its digest.
+func put(t testing.TB, cache *blobcache.Cache, content string) digest.Digest {
+	t.Helper()
+	d := digest.FromString(content)
+	err := cache.Put(t.Context(), blob.Descriptor{Digest: d, Size: int64(len(content))}, strings.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 func TestMembersFindBlobs(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shoal/blobcache"
 	"shoal/p2p/swarmkey"
 )
 
@@ -38,7 +39,8 @@ func (e *OptionError) Unwrap() error { return e.Err }
 
 // Options say who a node is and where it meets others.
 type Options struct {
-	Identity crypto.PrivKey // required
+	Identity crypto.PrivKey   // required
+	Cache    *blobcache.Cache // required: what is announced, served and filled
 	// Key closes the swarm. Nil means a swarm of the loopback interface.
 	Key *swarmkey.Key
 	// Swarm are the TCP addresses to listen on. Default: port 4001 of all
@@ -79,8 +81,8 @@ type settings struct {
 
 func (o Options) check() (settings, error) {
 	s := settings{Options: o}
-	if o.Identity == nil || o.Logger == nil {
-		return s, errors.New("p2p: identity and logger are required")
+	if o.Identity == nil || o.Cache == nil || o.Logger == nil {
+		return s, errors.New("p2p: identity, cache and logger are required")
 	}
 	id, err := peer.IDFromPrivateKey(o.Identity)
 	if err != nil {

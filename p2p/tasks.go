@@ -12,13 +12,18 @@ var ErrClosed = errors.New("p2p: node is closed")
 // tasks are the calls and goroutines that a node must wait for before it may
 // take away the host under them.
 type tasks struct {
+	life context.Context // done when the node stops; of no single call
+	end  context.CancelFunc
+
 	mu     sync.Mutex
 	closed bool
 	wg     sync.WaitGroup
-	stop   chan struct{} // closed by close
 }
 
-func newTasks() *tasks { return &tasks{stop: make(chan struct{})} }
+func newTasks() *tasks {
+	life, end := context.WithCancel(context.Background())
+	return &tasks{life: life, end: end}
+}
 
 // begin starts a task: its context is done when ctx is, or the node stops.
 // The task calls end when it has ended. It is not ok once the node stopped.
@@ -30,16 +35,9 @@ func (t *tasks) begin(ctx context.Context) (_ context.Context, end func(), ok bo
 	}
 	t.wg.Add(1)
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		select {
-		case <-t.stop:
-			cancel()
-		case <-done:
-		}
-	}()
+	stop := context.AfterFunc(t.life, cancel)
 	return ctx, func() {
-		close(done)
+		stop()
 		cancel()
 		t.wg.Done()
 	}, true
@@ -48,10 +46,8 @@ func (t *tasks) begin(ctx context.Context) (_ context.Context, end func(), ok bo
 // close ends all tasks and waits for them.
 func (t *tasks) close() {
 	t.mu.Lock()
-	if !t.closed {
-		t.closed = true
-		close(t.stop)
-	}
+	t.closed = true
 	t.mu.Unlock()
+	t.end()
 	t.wg.Wait()
 }

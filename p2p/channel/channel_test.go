@@ -115,8 +115,6 @@ func get(t testing.TB, c net.Conn) []byte {
 	return b
 }
 
-// refused checks that the dialler does not get a connection, and that the
-// listener's side never yields a byte.
 func TestStrangersAreRefused(t *testing.T) {
 	key := swarmkey.New()
 	for name, test := range map[string]struct {

@@ -1,0 +1,398 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"shoal/p2p/swarmkey"
+)
+
+// silence listens and never says a word, like a stopped process or a host
+// behind a firewall that drops packets.
+func silence(t testing.TB) ma.Multiaddr {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return ma.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))
+}
+
+// knows reports how many of the nodes have a record of their own that holder
+// has the blob.
+func knows(t testing.TB, nodes []*Node, holder *Node, d digest.Digest) int {
+	t.Helper()
+	count := 0
+	for _, n := range nodes {
+		infos, err := n.dht.ProviderStore().GetProviders(t.Context(), n.s.Key.CID(d).Hash())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, info := range infos {
+			if info.ID == holder.ID() {
+				count++
+			}
+		}
+	}
+	return count
+}
+
+func TestStrangersCannotConnect(t *testing.T) {
+	inside, _ := start(t, testOptions(t, swarmkey.New()))
+	for name, key := range map[string]*swarmkey.Key{"another key": swarmkey.New(), "no key": nil} {
+		t.Run(name, func(t *testing.T) {
+			outside, _ := start(t, testOptions(t, key, inside))
+			<-outside.JoinTried()
+			if outside.Joined() || inside.Joined() {
+				t.Error("a stranger is in the swarm")
+			}
+			// On the piece channel neither, though its address leaks.
+			c, err := outside.channel.Dial(t.Context(), inside.ID(), inside.pieces.Addr().String())
+			if err == nil {
+				c.Close()
+				t.Error("a stranger is on the piece channel")
+			}
+		})
+	}
+}
+
+func TestKeylessNodesMeet(t *testing.T) {
+	a, _ := start(t, testOptions(t, nil))
+	b, _ := start(t, testOptions(t, nil, a))
+	<-b.JoinTried()
+	if !b.Joined() {
+		t.Error("two nodes on one machine do not meet")
+	}
+}
+
+func TestTwentyNodes(t *testing.T) {
+	key := swarmkey.New()
+	first, _ := start(t, testOptions(t, key))
+	nodes := []*Node{first}
+	for range 19 {
+		n, _ := start(t, testOptions(t, key, first))
+		nodes = append(nodes, n)
+	}
+	blobs := make([]digest.Digest, len(nodes))
+	for i, n := range nodes {
+		<-n.JoinTried()
+		blobs[i] = put(t, n.s.Cache, fmt.Sprint("blob of node ", i))
+	}
+	for i, d := range blobs {
+		seeker := nodes[(i+7)%len(nodes)]
+		eventually(t, fmt.Sprintf("node %d's blob is not found", i), func() bool {
+			found := holders(t, seeker, d)
+			return len(found) == 1 && found[0].Peer == nodes[i].ID() && len(found[0].Pieces) == 1
+		})
+	}
+}
+
+// TestNewBlobIsFoundAtOnce: from the commit to the record at another node,
+// without waiting for the periodic announcements.
+func TestNewBlobIsFoundAtOnce(t *testing.T) {
+	key := swarmkey.New()
+	a, _ := start(t, testOptions(t, key))
+	b, _ := start(t, testOptions(t, key, a))
+	<-b.JoinTried()
+	before := testutil.ToFloat64(b.metrics.provides.WithLabelValues("ok"))
+	d := put(t, b.s.Cache, "fresh")
+	eventually(t, "not announced", func() bool { return knows(t, []*Node{a}, b, d) == 1 })
+	if testutil.ToFloat64(b.metrics.provides.WithLabelValues("ok")) != before+1 {
+		t.Error("the announcement did not go out on its own")
+	}
+}
+
+// TestBlobsOfALonelyNode: what was announced to nobody reaches those who come.
+func TestBlobsOfALonelyNode(t *testing.T) {
+	key := swarmkey.New()
+	o := testOptions(t, key)
+	var blobs []digest.Digest
+	for i := range 40 {
+		blobs = append(blobs, put(t, o.Cache, fmt.Sprint("old ", i)))
+	}
+	lonely, _ := start(t, o)
+	eventually(t, "nothing announced", func() bool { return lonely.announcer.count() == len(blobs) })
+	blobs = append(blobs, put(t, lonely.s.Cache, "new, and nobody there"))
+	eventually(t, "alone", func() bool {
+		return testutil.ToFloat64(lonely.metrics.provides.WithLabelValues("alone")) == 1
+	})
+	var others []*Node
+	for range 8 {
+		n, _ := start(t, testOptions(t, key, lonely))
+		others = append(others, n)
+	}
+	for _, d := range blobs {
+		eventually(t, "a blob of the lonely node is unknown to some", func() bool {
+			return knows(t, others, lonely, d) == len(others)
+		})
+	}
+}
+
+func TestEvictedBlobsAreNotRenewed(t *testing.T) {
+	key := swarmkey.New()
+	a, _ := start(t, testOptions(t, key))
+	o := testOptions(t, key, a)
+	n, _ := start(t, o)
+	eventually(t, "no member", func() bool { return n.dht.RoutingTable().Size() > 0 })
+	bulk, err := newRenewal(n, nil, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bulk.close()
+	renewed := func() int {
+		size, err := bulk.keys.Size(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return size
+	}
+	an := newAnnouncer(n)
+	update := func() {
+		fresh, gone, all := an.take()
+		if err := bulk.update(t.Context(), 1, fresh, gone, all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, other := digest.FromString("evicted"), digest.FromString("kept")
+	an.add(true, d, other)
+	update()
+	if renewed() != 2 {
+		t.Fatalf("%d renewed, want 2", renewed())
+	}
+	an.remove(d)
+	update()
+	if renewed() != 1 {
+		t.Errorf("%d renewed after an eviction, want 1", renewed())
+	}
+	// Evicted and fetched again between two rounds: it is here.
+	an.remove(other)
+	an.add(true, other)
+	update()
+	if renewed() != 1 {
+		t.Errorf("%d renewed after a blob went and came, want 1", renewed())
+	}
+}
+
+// TestAnnouncerFollowsTheCache: a budget of two blobs makes the third push out
+// the first.
+func TestAnnouncerFollowsTheCache(t *testing.T) {
+	o := testOptions(t, swarmkey.New())
+	cache := budgetCache(t, 20)
+	o.Cache = cache
+	put(t, cache, "0123456789")
+	n, _ := start(t, o)
+	eventually(t, "not announced", func() bool { return n.announcer.count() == 1 })
+	put(t, cache, "abcdefghij")
+	eventually(t, "not announced", func() bool { return n.announcer.count() == 2 })
+	third := put(t, cache, "ABCDEFGHIJ")
+	eventually(t, "the evicted one is still announced", func() bool {
+		n.announcer.mu.Lock()
+		defer n.announcer.mu.Unlock()
+		_, ok := n.announcer.names[third]
+		return ok && len(n.announcer.names) == 2
+	})
+}
+
+// TestDeadHolderDelaysNobody: the record of a dead member leads to an address
+// that swallows everything.
+func TestDeadHolderDelaysNobody(t *testing.T) {
+	key := swarmkey.New()
+	a, _ := start(t, testOptions(t, key))
+	alive, _ := start(t, testOptions(t, key, a))
+	o := testOptions(t, key, a)
+	o.Announce = []ma.Multiaddr{silence(t)}
+	dead, stop := start(t, o)
+	<-alive.JoinTried()
+	<-dead.JoinTried()
+	d := digest.FromString("wanted")
+	for _, n := range []*Node{alive, dead} {
+		if err := n.Provide(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	seeker, _ := start(t, testOptions(t, key, a))
+	<-seeker.JoinTried()
+	eventually(t, "the dead holder has no record", func() bool { return knows(t, []*Node{a}, dead, d) == 1 })
+	failed := func() float64 { return testutil.ToFloat64(seeker.metrics.dials.WithLabelValues("error")) }
+	var found []peer.ID
+	for h := range seeker.Holders(t.Context(), d) {
+		found = append(found, h.Peer)
+		if failed() != 0 {
+			t.Error("the living holder came after the dead one had been given up")
+		}
+	}
+	if len(found) != 1 || found[0] != alive.ID() {
+		t.Fatalf("found %v, want %v", found, alive.ID())
+	}
+	if failed() != 1 {
+		t.Fatalf("%v holders failed, want 1", failed())
+	}
+	// It is left alone for a while.
+	if again := holders(t, seeker, d); len(again) != 1 || failed() != 1 {
+		t.Errorf("found %v, %v failures", again, failed())
+	}
+}
+
+func TestLookupEndsWithItsContext(t *testing.T) {
+	key := swarmkey.New()
+	a, _ := start(t, testOptions(t, key))
+	o := testOptions(t, key, a)
+	o.Announce = []ma.Multiaddr{silence(t)}
+	dead, stop := start(t, o)
+	<-dead.JoinTried()
+	d := digest.FromString("wanted")
+	if err := dead.Provide(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	eventually(t, "the dead holder is still connected", func() bool { return a.Peers() == 0 })
+	ctx, cancel := context.WithCancel(t.Context())
+	found := a.Holders(ctx, d)
+	cancel()
+	for h := range found {
+		t.Errorf("found %v", h)
+	}
+	if testutil.ToFloat64(a.metrics.dials.WithLabelValues("error")) != 0 || !a.avoid.mayTry(dead.ID(), time.Now()) {
+		t.Error("a lookup that was given up counts against the holder")
+	}
+}
+
+// TestMembersThatJoinEachOther must not wait for one another.
+func TestMembersThatJoinEachOther(t *testing.T) {
+	key := swarmkey.New()
+	var nodes [3]*Node
+	for i := range nodes {
+		n, err := New(testOptions(t, key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes[i] = n
+	}
+	for i, n := range nodes { // their addresses are known only now
+		for k, other := range nodes {
+			if k != i {
+				n.s.join = append(n.s.join, peer.AddrInfo{ID: other.ID(), Addrs: other.host.Addrs()})
+			}
+		}
+		n.joiner = newJoiner(n)
+	}
+	for _, n := range nodes {
+		run(t, n)
+	}
+	for i, n := range nodes {
+		<-n.JoinTried()
+		eventually(t, fmt.Sprintf("node %d misses one", i), func() bool { return n.Peers() == 2 })
+	}
+}
+
+// TestUnreachableMember: a node is ready within 3 s though the member that it
+// was told to join does not answer.
+func TestUnreachableMember(t *testing.T) {
+	o := testOptions(t, swarmkey.New())
+	o.Join = []ma.Multiaddr{silence(t).Encapsulate(ma.StringCast("/p2p/" + randomID(t).String()))}
+	n, _ := start(t, o)
+	deadline := time.After(joinWithin + time.Second) // for a busy machine
+	select {
+	case <-n.JoinTried():
+	case <-deadline:
+		t.Error("still waiting for a member that does not answer")
+	}
+	if n.Joined() {
+		t.Error("joined nobody")
+	}
+}
+
+// TestReadyToLookUp: a node that has joined finds what its member knows, with
+// its first question.
+func TestReadyToLookUp(t *testing.T) {
+	key := swarmkey.New()
+	a, _ := start(t, testOptions(t, key))
+	d := digest.FromString("wanted")
+	if err := a.Provide(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		b, _ := start(t, testOptions(t, key, a))
+		<-b.JoinTried()
+		if found := holders(t, b, d); len(found) != 1 || found[0].Peer != a.ID() {
+			t.Fatalf("found %v", found)
+		}
+	}
+}
+
+func TestNobodyToJoin(t *testing.T) {
+	n, _ := start(t, testOptions(t, swarmkey.New()))
+	<-n.JoinTried()
+}
+
+// TestMemberThatComesBack: as another process, with another piece channel.
+func TestMemberThatComesBack(t *testing.T) {
+	key := swarmkey.New()
+	o := testOptions(t, key)
+	first, stop := start(t, o)
+	o.Swarm = first.host.Network().ListenAddresses()
+	n, _ := start(t, testOptions(t, key, first))
+	<-n.JoinTried()
+	piecesOf := func() string {
+		h, _ := n.greeter.get(first.ID())
+		return fmt.Sprint(h.Pieces)
+	}
+	eventually(t, "no hello", func() bool { return piecesOf() == fmt.Sprint(first.pieceAddrs()) })
+	stop()
+	eventually(t, "still connected", func() bool { return !n.Joined() && piecesOf() == "[]" })
+	second, _ := start(t, o)
+	eventually(t, "not joined again", n.Joined)
+	eventually(t, "no new hello", func() bool { return piecesOf() == fmt.Sprint(second.pieceAddrs()) })
+}
+
+func TestCallsAfterTheEnd(t *testing.T) {
+	n, stop := start(t, testOptions(t, swarmkey.New()))
+	stop()
+	d := digest.FromString("x")
+	if err := n.Provide(t.Context(), d); !errors.Is(err, ErrClosed) {
+		t.Errorf("provide: %v", err)
+	}
+	if found := holders(t, n, d); found != nil {
+		t.Errorf("found %v", found)
+	}
+}
+
+// TestNodeThatNeverRan: everything that New opened is released by Close;
+// goleak watches.
+func TestNodeThatNeverRan(t *testing.T) {
+	n, err := New(testOptions(t, swarmkey.New()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", n.pieces.Addr().String()); err == nil {
+		t.Error("the piece channel still listens")
+	}
+}
+
+// TestNamesInTheDHT: what members store for each other tells no digest.
+func TestNamesInTheDHT(t *testing.T) {
+	key := swarmkey.New()
+	a, _ := start(t, testOptions(t, key))
+	b, _ := start(t, testOptions(t, key, a))
+	<-b.JoinTried()
+	d := put(t, b.s.Cache, "secret image")
+	eventually(t, "not announced", func() bool { return knows(t, []*Node{a}, b, d) == 1 })
+	plain, err := a.dht.ProviderStore().GetProviders(t.Context(), swarmkey.Loopback().CID(d).Hash())
+	if err != nil || len(plain) > 0 {
+		t.Errorf("found under a name that anybody can compute: %v %v", plain, err)
+	}
+}
