@@ -62,6 +62,7 @@ func TestBlobFaults(t *testing.T) {
 		{name: "503 twice", effect: origintest.Status(503), times: 2, body: data, slow: 600 * time.Millisecond, saw: []string{"503", "503", "200"}},
 		{name: "429 for 2 s", effect: origintest.TooMany(2 * time.Second), times: 1, body: data, took: 2 * time.Second, saw: []string{"429", "200"}},
 		{name: "429 for a minute", effect: origintest.TooMany(time.Minute), err: blob.ErrUnavailable, saw: []string{"429"}},
+		{name: "429 without a word", effect: origintest.Status(429), err: blob.ErrUnavailable, saw: []string{"429"}},
 		{name: "dropped", effect: origintest.Drop(), err: blob.ErrUnavailable, slow: 600 * time.Millisecond, saw: []string{"0", "0", "0"}},
 		{name: "dropped once", effect: origintest.Drop(), times: 1, body: data, slow: 150 * time.Millisecond, saw: []string{"0", "200"}},
 		{name: "silence", effect: origintest.Silence(), err: blob.ErrStalled, took: 5 * time.Second, saw: []string{"0"}},
@@ -85,7 +86,8 @@ func TestBlobFaults(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(w *world) {
+				t := w.t
 				r := w.registry("u.test:80", origintest.Options{})
 				d := r.AddBlob("lib/x", []byte(data))
 				r.Fault(origintest.Fault{Times: tt.times, Effect: tt.effect})
@@ -124,7 +126,8 @@ func TestBlobFaults(t *testing.T) {
 }
 
 func TestRedirectsEnd(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		d := r.AddBlob("lib/x", []byte(data))
 		r.Fault(origintest.Fault{Effect: origintest.Redirect("/v2/lib/x/blobs/" + d.Digest.String())})
@@ -174,7 +177,8 @@ func TestRanges(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(w *world) {
+				t := w.t
 				r := w.registry("u.test:80", origintest.Options{})
 				d := r.AddBlob("lib/x", []byte(data))
 				d.Size = tt.size
@@ -205,7 +209,8 @@ func TestRanges(t *testing.T) {
 }
 
 func TestEmptyRangesAreAnError(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		d := r.AddBlob("lib/x", []byte(data))
 		blobs := w.repository("u.test").Blobs()
@@ -219,7 +224,7 @@ func TestEmptyRangesAreAnError(t *testing.T) {
 }
 
 func TestIdentity(t *testing.T) {
-	identity := func(t *testing.T, w *world, s blob.Source, d blob.Descriptor, rng blob.Range) string {
+	identity := func(t *testing.T, s blob.Source, d blob.Descriptor, rng blob.Range) string {
 		t.Helper()
 		st, _, err := read(t.Context(), s, d, rng)
 		if err != nil {
@@ -227,34 +232,35 @@ func TestIdentity(t *testing.T) {
 		}
 		return st.Identity
 	}
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		w.registry("v.test:80", origintest.Options{}).AddBlob("lib/x", []byte(data))
 		d := r.AddBlob("lib/x", []byte(data))
 		c := w.client(origin.Options{Registries: origin.Upstreams{"u": {"http://u.test"}, "v": {"http://v.test"}}})
 		u, v := w.of(c, "u", "lib/x").Blobs(), w.of(c, "v", "lib/x").Blobs()
-		first := identity(t, w, u, d, whole)
+		first := identity(t, u, d, whole)
 		if first == "" {
 			t.Fatal("no identity")
 		}
-		if got := identity(t, w, u, d, blob.Range{Offset: 2, Length: 3}); got != first {
+		if got := identity(t, u, d, blob.Range{Offset: 2, Length: 3}); got != first {
 			t.Errorf("a range has the identity %q, the whole %q", got, first)
 		}
-		if got := identity(t, w, v, d, whole); got == first {
+		if got := identity(t, v, d, whole); got == first {
 			t.Errorf("two upstreams have the identity %q", got)
 		}
 		r.Fault(origintest.Fault{Times: 1, Effect: origintest.Header("Etag", `"v2"`)})
-		if got := identity(t, w, u, d, whole); got == first {
+		if got := identity(t, u, d, whole); got == first {
 			t.Errorf("two ETags have the identity %q", got)
 		}
 		r.Fault(origintest.Fault{Times: 1, Effect: origintest.LieLength(-1)})
-		if got := identity(t, w, u, d, whole); got == first {
+		if got := identity(t, u, d, whole); got == first {
 			t.Errorf("two sizes have the identity %q", got)
 		}
 		r.ClearFaults()
 		r.Fault(origintest.Fault{Effect: origintest.Header("Etag", "")})
 		r.Fault(origintest.Fault{Effect: origintest.Header("Docker-Content-Digest", "")})
-		one, two := identity(t, w, u, d, whole), identity(t, w, u, d, whole)
+		one, two := identity(t, u, d, whole), identity(t, u, d, whole)
 		if one == "" || one == two {
 			t.Errorf("answers without a validator have the identities %q and %q", one, two)
 		}
@@ -262,7 +268,8 @@ func TestIdentity(t *testing.T) {
 }
 
 func TestASlowReaderIsNotAStall(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		d := r.AddBlob("lib/x", make([]byte, 1<<20))
 		st, err := w.repository("u.test").Blobs().Open(t.Context(), d, whole)
@@ -271,7 +278,7 @@ func TestASlowReaderIsNotAStall(t *testing.T) {
 		}
 		defer st.Body.Close()
 		for range 3 {
-			time.Sleep(time.Hour)
+			w.pass(time.Hour)
 			if _, err := io.ReadFull(st.Body, make([]byte, 300<<10)); err != nil {
 				t.Fatal(err)
 			}
@@ -280,7 +287,8 @@ func TestASlowReaderIsNotAStall(t *testing.T) {
 }
 
 func TestClosingTheBodyEndsTheRequest(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		d := r.AddBlob("lib/x", []byte(data))
 		r.Fault(origintest.Fault{Effect: origintest.SilenceAfter(1)})
@@ -299,7 +307,8 @@ func TestClosingTheBodyEndsTheRequest(t *testing.T) {
 }
 
 func TestTheContextGovernsTheBody(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		d := r.AddBlob("lib/x", []byte(data))
 		r.Fault(origintest.Fault{Effect: origintest.SilenceAfter(1)})
@@ -320,7 +329,8 @@ func TestTheContextGovernsEveryWait(t *testing.T) {
 		"retry after": origintest.TooMany(3 * time.Second),
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(w *world) {
+				t := w.t
 				r := w.registry("u.test:80", origintest.Options{})
 				d := r.AddBlob("lib/x", []byte(data))
 				r.Fault(origintest.Fault{Effect: effect})
@@ -337,7 +347,8 @@ func TestTheContextGovernsEveryWait(t *testing.T) {
 }
 
 func TestConnectionsAreUsedAgain(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{Auth: &origintest.TokenAuth{}})
 		d := r.AddBlob("lib/x", make([]byte, 100<<10))
 		repo := w.repository("u.test")
@@ -361,7 +372,8 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 }
 
 func TestStat(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{RedirectBlobs: true, CDN: "http://cdn.test"})
 		d := r.AddBlob("lib/x", []byte(data))
 		w.alias("cdn.test:80", "u.test:80")
@@ -382,7 +394,8 @@ func TestStat(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{RedirectBlobs: true, CDN: "http://cdn.test", Auth: &origintest.TokenAuth{}})
 		w.alias("cdn.test:80", "u.test:80")
 		d := r.AddBlob("lib/x", []byte(data))
@@ -391,6 +404,7 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Fault(origintest.Fault{Kind: origintest.Tags, Effect: origintest.Status(500)})
+		//nolint:bodyclose // with an error there is none
 		if _, err := repo.Forward(t.Context(), http.MethodGet, "tags/list", "", nil); err == nil {
 			t.Fatal("no error")
 		}

@@ -39,7 +39,8 @@ func TestFailover(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(w *world) {
+				t := w.t
 				first := origintest.New(origintest.Options{})
 				if tt.effect != nil {
 					first = w.registry("a.test:80", origintest.Options{})
@@ -72,7 +73,8 @@ func TestFailover(t *testing.T) {
 }
 
 func TestUpstreamsAreGoneThroughAgain(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		a := w.registry("a.test:80", origintest.Options{})
 		b := w.registry("b.test:80", origintest.Options{})
 		d := a.AddBlob("lib/x", []byte(data))
@@ -87,7 +89,8 @@ func TestUpstreamsAreGoneThroughAgain(t *testing.T) {
 }
 
 func TestAnAnswerComesWithinItsTime(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		hosts := []string{"a.test", "b.test", "c.test"}
 		for _, h := range hosts {
 			r := w.registry(h+":80", origintest.Options{})

@@ -23,11 +23,14 @@ func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrRegistryRefused, fmt.Sprintf(format, args...))
 }
 
-// privateSuffixes end names that public DNS does not serve (RFC 6761, 6762,
+// privateName tells whether public DNS does not serve a name (RFC 6761, 6762,
 // 7686, 8375, 9476; .internal by resolution of ICANN's board of July 2024).
-var privateSuffixes = []string{
-	".localhost", ".local", ".internal", ".home.arpa", ".arpa",
-	".test", ".invalid", ".onion", ".alt",
+func privateName(host string) bool {
+	switch host[strings.LastIndexByte(host, '.')+1:] {
+	case "localhost", "local", "internal", "arpa", "test", "invalid", "onion", "alt":
+		return true
+	}
+	return false
 }
 
 // publicName checks a registry's name that the operator did not list and
@@ -53,37 +56,10 @@ func publicName(registry string) (string, error) {
 	if top := labels[len(labels)-1]; top[0] >= '0' && top[0] <= '9' {
 		return "", refuse("%.80q is an address", registry)
 	}
-	if slices.ContainsFunc(privateSuffixes, func(s string) bool { return strings.HasSuffix(host, s) }) {
+	if privateName(host) {
 		return "", refuse("%.80q is a private name", registry)
 	}
 	return host, nil
-}
-
-// privateRanges are what netip's own predicates leave out of the IANA
-// registries of special-purpose addresses, and the ranges that carry an IPv4
-// address to a gateway of the network.
-var privateRanges = parsePrefixes(
-	"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
-	"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
-	"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32",
-	"2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
-)
-
-func parsePrefixes(in ...string) []netip.Prefix {
-	out := make([]netip.Prefix, len(in))
-	for i, s := range in {
-		out[i] = netip.MustParsePrefix(s)
-	}
-	return out
-}
-
-// publicAddr tells whether a is an address of the public internet.
-func publicAddr(a netip.Addr) bool {
-	a = a.Unmap()
-	if !a.IsGlobalUnicast() || a.IsPrivate() || a.Zone() != "" {
-		return false
-	}
-	return !slices.ContainsFunc(privateRanges, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // guard connects to public addresses only. It resolves the name itself and
@@ -92,6 +68,32 @@ func publicAddr(a netip.Addr) bool {
 type guard struct {
 	resolver Resolver
 	dial     DialFunc
+	// private are the ranges that netip's own predicates leave out of the IANA
+	// registries of special-purpose addresses, and those that carry an IPv4
+	// address to a gateway of the network.
+	private []netip.Prefix
+}
+
+func newGuard(r Resolver, dial DialFunc) guard {
+	g := guard{resolver: r, dial: dial}
+	for _, s := range []string{
+		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
+		"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+		"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32",
+		"2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
+	} {
+		g.private = append(g.private, netip.MustParsePrefix(s))
+	}
+	return g
+}
+
+// public tells whether a is an address of the public internet.
+func (g guard) public(a netip.Addr) bool {
+	a = a.Unmap()
+	if !a.IsGlobalUnicast() || a.IsPrivate() || a.Zone() != "" {
+		return false
+	}
+	return !slices.ContainsFunc(g.private, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // headStart is how long an address may take before the next one is tried
@@ -107,7 +109,7 @@ func (g guard) dialContext(ctx context.Context, network, addr string) (net.Conn,
 	if err != nil {
 		return nil, err
 	}
-	ips = slices.DeleteFunc(slices.Clone(ips), func(a netip.Addr) bool { return !publicAddr(a) })
+	ips = slices.DeleteFunc(slices.Clone(ips), func(a netip.Addr) bool { return !g.public(a) })
 	if len(ips) == 0 {
 		return nil, refuse("%.80q has no public address", host)
 	}

@@ -46,7 +46,7 @@ func TestRegistriesThatNobodyListed(t *testing.T) {
 
 // unlisted is a world with the registry reg.pub.com, which resolves to ips and
 // answers at all of them.
-func unlisted(t *testing.T, w *world, ips ...string) (*origintest.Registry, blob.Source, blob.Descriptor) {
+func unlisted(w *world, ips ...string) (*origintest.Registry, blob.Source, blob.Descriptor) {
 	r := w.secure("reg.pub.com", ips[0], origintest.Options{})
 	w.resolve("reg.pub.com", ips...)
 	for _, ip := range ips[1:] {
@@ -67,8 +67,9 @@ func TestPrivateAddressesAreNotDialled(t *testing.T) {
 		"64:ff9b::a00:1": false, "64:ff9b:1::1": false, "2002:a00:1::1": false, "2001::1": false, "2001:db8::1": false, "100::1": false,
 	} {
 		t.Run(ip, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
-				r, src, d := unlisted(t, w, ip)
+			inWorld(t, func(w *world) {
+				t := w.t
+				r, src, d := unlisted(w, ip)
 				// The guard dials the address that is meant.
 				w.alias(net.JoinHostPort(netip.MustParseAddr(ip).Unmap().String(), "443"), net.JoinHostPort(ip, "443"))
 				_, body, err := read(t.Context(), src, d, whole)
@@ -88,8 +89,9 @@ func TestPrivateAddressesAreNotDialled(t *testing.T) {
 }
 
 func TestOnlyThePublicOnesOfSeveralAddressesAreDialled(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		_, src, d := unlisted(t, w, "10.0.0.1", "8.8.8.8")
+	inWorld(t, func(w *world) {
+		t := w.t
+		_, src, d := unlisted(w, "10.0.0.1", "8.8.8.8")
 		w.mu.Lock()
 		delete(w.pipes, "10.0.0.1:443") // dialling it would be refused, not found out
 		w.mu.Unlock()
@@ -110,8 +112,9 @@ func TestAnAddressThatIsDownCostsLittle(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
-				_, src, d := unlisted(t, w, "8.8.8.8", "8.8.4.4")
+			inWorld(t, func(w *world) {
+				t := w.t
+				_, src, d := unlisted(w, "8.8.8.8", "8.8.4.4")
 				w.mu.Lock()
 				w.down = map[string]func(context.Context) error{"8.8.8.8:443": tt.down}
 				w.mu.Unlock()
@@ -128,7 +131,8 @@ func TestAnAddressThatIsDownCostsLittle(t *testing.T) {
 }
 
 func TestARegistryThatDoesNotExist(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		begin := time.Now()
 		_, err := w.of(w.client(origin.Options{}), "nowhere.pub.com", "lib/x").Resolve(t.Context(), "v1", nil)
 		if !errors.Is(err, blob.ErrUnavailable) || time.Since(begin) != 0 {
@@ -154,8 +158,9 @@ func TestRedirectsOfAnUnlistedRegistry(t *testing.T) {
 		"https://metadata.google.internal/":        false,
 	} {
 		t.Run(location, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
-				r, src, d := unlisted(t, w, "8.8.8.8")
+			inWorld(t, func(w *world) {
+				t := w.t
+				r, src, d := unlisted(w, "8.8.8.8")
 				cdn := w.secure("cdn.pub.com", "8.8.4.4", origintest.Options{})
 				w.alias("cdn.pub.com:80", "8.8.4.4:443")
 				cdn.AddBlob("lib/x", []byte(data))
@@ -179,7 +184,8 @@ func TestRedirectsOfAnUnlistedRegistry(t *testing.T) {
 }
 
 func TestAListedRegistryMayLeadInside(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("harbor.lan:80", origintest.Options{RedirectBlobs: true, CDN: "http://10.0.0.7:9000"})
 		w.alias("10.0.0.7:9000", "harbor.lan:80")
 		d := r.AddBlob("lib/x", []byte(data))

@@ -55,7 +55,8 @@ func TestManifestFaults(t *testing.T) {
 				name = tt.name + " by tag"
 			}
 			t.Run(name, func(t *testing.T) {
-				inWorld(t, func(t *testing.T, w *world) {
+				inWorld(t, func(w *world) {
+					t := w.t
 					r := w.registry("u.test:80", origintest.Options{})
 					d := r.AddManifest("lib/x", "v1", v1.MediaTypeImageManifest, []byte(manifest))
 					ref := d.Digest.String()
@@ -102,7 +103,8 @@ func TestManifestBodies(t *testing.T) {
 	for _, tt := range tests {
 		for _, chunked := range []bool{false, true} {
 			t.Run(tt.name, func(t *testing.T) {
-				inWorld(t, func(t *testing.T, w *world) {
+				inWorld(t, func(w *world) {
+					t := w.t
 					r := w.registry("u.test:80", origintest.Options{})
 					r.AddManifest("lib/x", "v1", tt.declared, []byte(tt.body))
 					if chunked {
@@ -141,7 +143,8 @@ func TestResolve(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(w *world) {
+				t := w.t
 				r := w.registry("u.test:80", origintest.Options{})
 				want := r.AddManifest("lib/x", "v1", v1.MediaTypeImageManifest, []byte(manifest))
 				for _, e := range tt.faults {
@@ -161,7 +164,8 @@ func TestResolve(t *testing.T) {
 }
 
 func TestResolveChecksTheDigestThatItAskedFor(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		d := r.AddManifest("lib/x", "v1", v1.MediaTypeImageManifest, []byte(manifest))
 		repo := w.repository("u.test")
@@ -176,7 +180,8 @@ func TestResolveChecksTheDigestThatItAskedFor(t *testing.T) {
 }
 
 func TestAcceptIsWhatTheClientWants(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		r.AddManifest("lib/x", "v1", v1.MediaTypeImageManifest, []byte(manifest))
 		repo := w.repository("u.test")
@@ -199,7 +204,8 @@ func TestAcceptIsWhatTheClientWants(t *testing.T) {
 }
 
 func TestManifestsAreASource(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		d := r.AddManifest("lib/x", "v1", v1.MediaTypeImageManifest, []byte(manifest))
 		src := w.repository("u.test").Manifests([]string{d.MediaType})
@@ -230,7 +236,8 @@ func TestManifestsAreASource(t *testing.T) {
 }
 
 func TestForward(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		r.AddManifest("lib/x", "v1", v1.MediaTypeImageManifest, []byte(manifest))
 		repo := w.repository("u.test")
@@ -247,6 +254,7 @@ func TestForward(t *testing.T) {
 			t.Errorf("upstream saw %+v", q)
 		}
 		for _, suffix := range []string{"../y/tags/list", "tags/../../y", "tags//list", "", "/", "a?b", "a%2fb", "a\\b", "tags/list/", "..", strings.Repeat("a", 513)} {
+			//nolint:bodyclose // with an error there is none
 			if _, err := repo.Forward(t.Context(), http.MethodGet, suffix, "", nil); !errors.Is(err, blob.ErrNotFound) {
 				t.Errorf("suffix %.20q: error %v", suffix, err)
 			}
@@ -258,7 +266,8 @@ func TestForward(t *testing.T) {
 }
 
 func TestErrorsTellWhatTheUpstreamSaid(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{})
 		repo := w.repository("u.test")
 		_, err := repo.Resolve(t.Context(), "v1", nil)

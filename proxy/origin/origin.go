@@ -104,7 +104,7 @@ func New(o Options) (*Client, error) {
 	o = o.withDefaults()
 	c := &Client{o: o, registries: map[string][]*upstream{}, tokens: auth.NewTokens(), targets: newTargets()}
 	c.listed = o.transport(o.Dial)
-	c.guarded = o.transport(guard{resolver: o.Resolver, dial: o.Dial}.dialContext)
+	c.guarded = o.transport(newGuard(o.Resolver, o.Dial).dialContext)
 	registries := Upstreams{DockerHub: {"https://registry-1.docker.io"}}
 	for name, bases := range o.Registries {
 		registries[strings.ToLower(name)] = bases

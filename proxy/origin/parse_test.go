@@ -89,8 +89,10 @@ func TestParseRetryAfter(t *testing.T) {
 }
 
 func TestPausesGrowAndSpread(t *testing.T) {
-	for n, want := range [][2]time.Duration{{50, 150}, {150, 450}} {
-		if low, high := pause(n, 0), pause(n, 1); low != want[0]*time.Millisecond || high != want[1]*time.Millisecond {
+	for n, want := range [][2]time.Duration{
+		{50 * time.Millisecond, 150 * time.Millisecond}, {150 * time.Millisecond, 450 * time.Millisecond},
+	} {
+		if low, high := pause(n, 0), pause(n, 1); low != want[0] || high != want[1] {
 			t.Errorf("after pass %d: %v to %v", n, low, high)
 		}
 	}

@@ -25,7 +25,7 @@ const (
 // follow goes where resp redirects to. Authorization goes along only to the
 // very host that asked for it. The target of a blob is remembered, so that the
 // next range of it needs no round trip to the registry.
-func (c *Client) follow(ctx context.Context, up *upstream, q request, key targetKey, resp *http.Response, by time.Time) (*http.Response, error) {
+func (c *Client) follow(ctx context.Context, up *upstream, q request, key targetKey, resp *http.Response) (*http.Response, error) {
 	from, left := resp.Request.URL, false
 	for hops := 0; isRedirect(resp.StatusCode); hops++ {
 		location := resp.Header.Get("Location")
@@ -43,7 +43,7 @@ func (c *Client) follow(ctx context.Context, up *upstream, q request, key target
 		} else {
 			left = true
 		}
-		if resp, err = c.send(ctx, up, kindRedirect, q.request(to, token), by); err != nil {
+		if resp, err = c.send(ctx, up, kindRedirect, q.request(to, token), q.by); err != nil {
 			return nil, err
 		}
 		from = to

@@ -26,7 +26,8 @@ func TestCredentialsStayWithTheRegistry(t *testing.T) {
 	// The CDN answers 400 to an Authorization header, as object stores do.
 	for _, cdn := range []string{"cdn.test", "cdn.u.test", "u.test:81"} {
 		t.Run(cdn, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(w *world) {
+				t := w.t
 				r, d := withCDN(w, cdn)
 				_, body, err := read(t.Context(), w.repository("u.test").Blobs(), d, whole)
 				if err != nil || body != data {
@@ -44,7 +45,8 @@ func TestCredentialsStayWithTheRegistry(t *testing.T) {
 }
 
 func TestCredentialsFollowTheRegistryToItself(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{Auth: &origintest.TokenAuth{}})
 		d := r.AddBlob("lib/x", []byte(data))
 		r.Fault(origintest.Fault{Kind: origintest.Blob, Skip: 1, Times: 1, Effect: origintest.Redirect("?again")})
@@ -60,7 +62,8 @@ func TestRangesOfOneBlobAreRedirectedOnce(t *testing.T) {
 		registry = "GET blob D bytes=%d-%d -> 307"
 		cdn      = "GET cdn D bytes=%d-%d -> %d"
 	)
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r, d := withCDN(w, "cdn.test")
 		repo := w.repository("u.test")
 		src := repo.Blobs()
@@ -86,7 +89,7 @@ func TestRangesOfOneBlobAreRedirectedOnce(t *testing.T) {
 		r.ExpireRedirects()
 		pull(fmt.Sprintf(cdn, 2, 3, 403), first(2)[0], first(2)[1])
 		pull(first(3)[1])
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		pull(first(4)...)
 		r.Fault(origintest.Fault{Kind: origintest.CDN, Times: 1, Effect: origintest.Status(503)})
 		pull(fmt.Sprintf(cdn, 5, 6, 503), first(5)[0], first(5)[1])
@@ -100,7 +103,8 @@ func TestRangesOfOneBlobAreRedirectedOnce(t *testing.T) {
 }
 
 func TestARedirectThatStaysRefusedIsTheAnswer(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r, d := withCDN(w, "cdn.test")
 		src := w.repository("u.test").Blobs()
 		if _, _, err := read(t.Context(), src, d, whole); err != nil {
@@ -116,7 +120,8 @@ func TestARedirectThatStaysRefusedIsTheAnswer(t *testing.T) {
 }
 
 func TestRedirectsOfAnHTTPSRegistry(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.secure("reg.pub.com", "8.8.8.8", origintest.Options{})
 		plain := w.registry("plain.pub.com:80", origintest.Options{})
 		d := r.AddBlob("lib/x", []byte(data))

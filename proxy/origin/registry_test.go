@@ -77,6 +77,7 @@ func push(t *testing.T, from, to string) {
 
 // contract holds for every registry that has img as lib/x:v1.
 func contract(t *testing.T, repo *origin.Repository, img *origintest.Added) {
+	t.Helper()
 	ctx := t.Context()
 	d, err := repo.Resolve(ctx, "v1", nil)
 	if err != nil || d != img.Index {

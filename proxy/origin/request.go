@@ -42,6 +42,7 @@ type request struct {
 	path   string // below /v2/REPO, without a slash in front
 	query  string
 	header http.Header
+	by     time.Time // when the answer must be there
 }
 
 // ask puts q to the upstreams of r until one of them answers in a way that
@@ -52,16 +53,15 @@ func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstre
 	if len(q.path) > 512 || !pathGrammar.MatchString(q.path) {
 		return none, fmt.Errorf("%w: invalid reference %.80q", blob.ErrNotFound, q.path)
 	}
-	q.repo = r.name
 	c := r.client
-	by := time.Now().Add(c.o.AnswerTimeout)
+	q.repo, q.by = r.name, time.Now().Add(c.o.AnswerTimeout)
 	waiting := r.upstreams
 	for pass := 0; ; pass++ {
 		var left []*upstream
 		var last error
 		wait := pause(pass, rand.Float64())
 		for i, up := range waiting {
-			resp, err := c.attempt(ctx, up, q, by)
+			resp, err := c.attempt(ctx, up, q) //nolint:bodyclose // read owns it
 			if err == nil {
 				var out T
 				if out, err = read(up, resp); err == nil {
@@ -85,7 +85,7 @@ func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstre
 			}
 		}
 		waiting = left
-		if len(left) == 0 || pass+1 == passes || time.Until(by) <= wait {
+		if len(left) == 0 || pass+1 == passes || time.Until(q.by) <= wait {
 			return none, last
 		}
 		c.o.Logger.Debug("asking again", "registry", r.registry, "in", wait, "error", last)
@@ -99,11 +99,11 @@ func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstre
 
 // attempt asks one upstream, with a token and through redirects as it wants.
 // The answer is a success; its body is a *body.
-func (c *Client) attempt(ctx context.Context, up *upstream, q request, by time.Time) (*http.Response, error) {
+func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Response, error) {
 	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + q.repo + "/" + q.path, RawQuery: q.query}
 	key := targetKey{method: q.method, url: u.String()}
 	if to := c.targets.get(key); to != nil {
-		resp, err := c.send(ctx, up, kindRedirect, q.request(to, ""), by)
+		resp, err := c.send(ctx, up, kindRedirect, q.request(to, ""), q.by)
 		if err == nil && !refused(resp.StatusCode) {
 			return c.check(up, q, resp)
 		}
@@ -115,19 +115,19 @@ func (c *Client) attempt(ctx context.Context, up *upstream, q request, by time.T
 		}
 		c.targets.drop(key)
 	}
-	resp, err := c.authorized(ctx, up, q, u, by)
+	resp, err := c.authorized(ctx, up, q, u)
 	if err != nil {
 		return nil, err
 	}
-	return c.follow(ctx, up, q, key, resp, by)
+	return c.follow(ctx, up, q, key, resp)
 }
 
 // authorized sends q to u, gets a token if it is asked to, and sends it once
 // more.
-func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url.URL, by time.Time) (*http.Response, error) {
+func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url.URL) (*http.Response, error) {
 	key := tokenKey(up, q)
 	token := c.tokens.Cached(key)
-	resp, err := c.send(ctx, up, q.kind, q.request(u, token), by)
+	resp, err := c.send(ctx, up, q.kind, q.request(u, token), q.by)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
@@ -146,7 +146,7 @@ func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url
 		tq := request{method: http.MethodGet, kind: kindToken}
 		return c.send(ctx, up, kindToken, tq.request(u, ""), time.Now().Add(c.o.HeaderTimeout))
 	}
-	wait, cancel := context.WithDeadlineCause(ctx, by, blob.ErrStalled)
+	wait, cancel := context.WithDeadlineCause(ctx, q.by, blob.ErrStalled)
 	defer cancel()
 	token, err = c.tokens.Get(wait, key, token, bearer, fetch)
 	if errors.Is(err, blob.ErrDenied) {
@@ -155,7 +155,7 @@ func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", up.base, err)
 	}
-	return c.send(ctx, up, q.kind, q.request(u, token), by)
+	return c.send(ctx, up, q.kind, q.request(u, token), q.by)
 }
 
 // tokenKey names what a token of q is good for.
@@ -194,15 +194,18 @@ func (c *Client) send(ctx context.Context, up *upstream, kind string, req *http.
 	}
 	c.metrics.requests.WithLabelValues(up.label, req.Method, kind, code).Inc()
 	if err != nil {
-		defer cancel(nil)
-		return nil, sendError(ctx, reading, up, req.URL.Host, limit, err)
+		if errors.Is(context.Cause(reading), blob.ErrStalled) {
+			err = blob.ErrStalled
+		}
+		cancel(nil)
+		return nil, sendError(ctx, up, req.URL.Host, limit, err)
 	}
 	resp.Body = newBody(resp.Body, c.o.NoProgress, func() { cancel(nil) }, c.metrics.bytes.WithLabelValues(up.label))
 	return resp, nil
 }
 
 // sendError explains why there was no answer of host.
-func sendError(ctx, reading context.Context, up *upstream, host string, limit time.Duration, err error) error {
+func sendError(ctx context.Context, up *upstream, host string, limit time.Duration, err error) error {
 	where := up.base.String()
 	if host != up.base.Host {
 		where += " by way of " + host
@@ -210,7 +213,7 @@ func sendError(ctx, reading context.Context, up *upstream, host string, limit ti
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, blob.ErrStalled), errors.Is(context.Cause(reading), blob.ErrStalled):
+	case errors.Is(err, blob.ErrStalled):
 		return fmt.Errorf("%s: %w: no headers for %v", where, blob.ErrStalled, limit.Round(time.Millisecond))
 	case errors.Is(err, ErrRegistryRefused):
 		return err

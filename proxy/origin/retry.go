@@ -36,7 +36,13 @@ func judge(err error) (verdict, time.Duration) {
 	var resp *ResponseError
 	if errors.As(err, &resp) {
 		switch resp.Status {
-		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusTooManyRequests:
+		case http.StatusTooManyRequests:
+			// A limit that does not say when it ends is not over in a moment.
+			if resp.RetryAfter > 0 && resp.RetryAfter <= retryAfterMax {
+				return again, resp.RetryAfter
+			}
+			return elsewhere, 0
+		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 			if resp.RetryAfter > retryAfterMax {
 				return elsewhere, 0
 			}

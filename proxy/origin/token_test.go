@@ -21,7 +21,8 @@ const (
 )
 
 func TestTokens(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{Auth: &origintest.TokenAuth{Service: "the registry", Expires: 100 * time.Second}})
 		d := r.AddBlob("lib/x", []byte(data))
 		r.AddBlob("lib/y", []byte(data))
@@ -44,9 +45,9 @@ func TestTokens(t *testing.T) {
 		}
 		pull("lib/x", blob200)
 		pull("lib/y", blob401, token, blob200) // of another scope
-		time.Sleep(89 * time.Second)
+		w.pass(89 * time.Second)
 		pull("lib/x", blob200)
-		time.Sleep(2 * time.Second) // a tenth before it expires
+		w.pass(2 * time.Second) // a tenth before it expires
 		pull("lib/x", blob401, token, blob200)
 		r.RevokeTokens()
 		pull("lib/x", blob401, token, blob200)
@@ -57,7 +58,8 @@ func TestTokens(t *testing.T) {
 }
 
 func TestATokenIsFetchedOnceForAll(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{Auth: &origintest.TokenAuth{}, Latency: time.Second})
 		d := r.AddBlob("lib/x", []byte(data))
 		src := w.repository("u.test").Blobs()
@@ -69,7 +71,7 @@ func TestATokenIsFetchedOnceForAll(t *testing.T) {
 				t.Errorf("the one who leaves: %v", err)
 			}
 		})
-		time.Sleep(time.Millisecond) // so that it is the first
+		w.pass(time.Millisecond) // so that it is the first
 		for range 50 {
 			all.Go(func() {
 				if _, _, err := read(t.Context(), src, d, whole); err != nil {
@@ -110,7 +112,8 @@ func TestTokenFaults(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(w *world) {
+				t := w.t
 				r := w.registry("u.test:80", origintest.Options{Auth: &origintest.TokenAuth{}})
 				d := r.AddBlob("lib/x", []byte(data))
 				r.Fault(origintest.Fault{Kind: origintest.Token, Effect: tt.effect})
@@ -136,7 +139,8 @@ func TestTokenFaults(t *testing.T) {
 }
 
 func TestATokenEndpointThatHiccupsIsAskedAgain(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		r := w.registry("u.test:80", origintest.Options{Auth: &origintest.TokenAuth{}})
 		d := r.AddBlob("lib/x", []byte(data))
 		r.Fault(origintest.Fault{Kind: origintest.Token, Times: 1, Effect: origintest.Drop()})
@@ -166,7 +170,8 @@ func TestHostileChallenges(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
+			inWorld(t, func(w *world) {
+				t := w.t
 				r := w.secure("reg.pub.com", "8.8.8.8", origintest.Options{})
 				inside := w.secure("inside.pub.com", "10.0.0.1", origintest.Options{})
 				a := w.secure("auth.pub.com", "8.8.4.4", origintest.Options{Auth: &origintest.TokenAuth{}})

@@ -48,7 +48,7 @@ type world struct {
 }
 
 // inWorld runs f in a bubble of its own.
-func inWorld(t *testing.T, f func(*testing.T, *world)) {
+func inWorld(t *testing.T, f func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
@@ -64,7 +64,7 @@ func inWorld(t *testing.T, f func(*testing.T, *world)) {
 				c()
 			}
 		}()
-		f(t, w)
+		f(w)
 	})
 }
 
@@ -99,6 +99,11 @@ func (w *world) serve(addr string, r *origintest.Registry, listen func(net.Liste
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pipes[addr] = pipe
+}
+
+// pass lets d go by on the bubble's clock.
+func (w *world) pass(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // within a synctest bubble nobody waits
 }
 
 // alias lets addr lead where to does.

@@ -85,7 +85,7 @@ func (p Platform) Bytes() int64 {
 }
 
 // AddImage makes the declared image and puts it into the repository name under
-// tag. Making it takes about a second for every gigabyte.
+// tag. Making it takes about two seconds for every gigabyte.
 func (r *Registry) AddImage(name, tag string, img Image) *Added {
 	platforms := img.Platforms
 	if platforms == nil {

@@ -28,8 +28,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// get reads one URL whole.
-func get(t *testing.T, c *http.Client, url string, header ...string) (*http.Response, []byte, error) {
+// answer is what a plain client gets.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// get reads one URL whole, and returns what came before an error.
+func get(t *testing.T, c *http.Client, url string, header ...string) (answer, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -40,15 +47,16 @@ func get(t *testing.T, c *http.Client, url string, header ...string) (*http.Resp
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return resp, body, err
+	return answer{resp.StatusCode, resp.Header, body}, err
 }
 
 // client returns an HTTP client that keeps nothing open after the test.
 func client(t *testing.T, transport *http.Transport) *http.Client {
+	t.Helper()
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
@@ -73,14 +81,14 @@ func TestLayersAreOfTheExactSizeAndUnpack(t *testing.T) {
 			if d.Size != size {
 				t.Fatalf("layer has %d bytes, want %d", d.Size, size)
 			}
-			_, raw, err := get(t, c, s.URL+"/v2/lib/x/blobs/"+d.Digest.String())
+			a, err := get(t, c, s.URL+"/v2/lib/x/blobs/"+d.Digest.String())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := digest.FromBytes(raw); got != d.Digest {
+			if got := digest.FromBytes(a.body); got != d.Digest {
 				t.Fatalf("body is %s, want %s", got, d.Digest)
 			}
-			zr, err := gzip.NewReader(bytes.NewReader(raw))
+			zr, err := gzip.NewReader(bytes.NewReader(a.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,8 +201,16 @@ func TestASeedDecidesAllDigests(t *testing.T) {
 	}
 }
 
+// bubble is a registry and its client on a clock of their own.
+type bubble struct {
+	t *testing.T
+	r *origintest.Registry
+	c *http.Client
+}
+
 // inBubble serves a registry without a network, in a bubble of its own time.
-func inBubble(t *testing.T, o origintest.Options, f func(*testing.T, *origintest.Registry, *http.Client)) {
+func inBubble(t *testing.T, o origintest.Options, f func(bubble)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		pipe := origintest.NewPipe()
 		r := origintest.New(o)
@@ -206,7 +222,7 @@ func inBubble(t *testing.T, o origintest.Options, f func(*testing.T, *origintest
 				t.Error(err)
 			}
 		}()
-		f(t, r, &http.Client{Transport: transport})
+		f(bubble{t, r, &http.Client{Transport: transport}})
 	})
 }
 
@@ -214,7 +230,8 @@ func TestTheUplinkIsSharedExactlyAndEvenly(t *testing.T) {
 	for _, rate := range []int64{2e7, 1e8} {
 		for _, conns := range []int{1, 4, 25} {
 			t.Run(fmt.Sprintf("%d Mbit/s, %d connections", rate/1e6, conns), func(t *testing.T) {
-				inBubble(t, origintest.Options{UplinkBitsPerSecond: rate}, func(t *testing.T, r *origintest.Registry, c *http.Client) {
+				inBubble(t, origintest.Options{UplinkBitsPerSecond: rate}, func(b bubble) {
+					t, r, c := b.t, b.r, b.c
 					size := rate / 8 / int64(conns) // one second for all together
 					d := r.AddBlob("x", make([]byte, size))
 					begin := time.Now()
@@ -222,9 +239,9 @@ func TestTheUplinkIsSharedExactlyAndEvenly(t *testing.T) {
 					var all sync.WaitGroup
 					for i := range conns {
 						all.Go(func() {
-							_, body, err := get(t, c, "http://o.test/v2/x/blobs/"+d.Digest.String())
-							if err != nil || int64(len(body)) != size {
-								t.Errorf("%d bytes, %v", len(body), err)
+							a, err := get(t, c, "http://o.test/v2/x/blobs/"+d.Digest.String())
+							if err != nil || int64(len(a.body)) != size {
+								t.Errorf("%d bytes, %v", len(a.body), err)
 							}
 							took[i] = time.Since(begin)
 						})
@@ -244,9 +261,10 @@ func TestTheUplinkIsSharedExactlyAndEvenly(t *testing.T) {
 }
 
 func TestLatencyComesBeforeHeaders(t *testing.T) {
-	inBubble(t, origintest.Options{Latency: 20 * time.Millisecond}, func(t *testing.T, _ *origintest.Registry, c *http.Client) {
+	inBubble(t, origintest.Options{Latency: 20 * time.Millisecond}, func(b bubble) {
+		t, c := b.t, b.c
 		begin := time.Now()
-		if _, _, err := get(t, c, "http://o.test/v2/"); err != nil {
+		if _, err := get(t, c, "http://o.test/v2/"); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(begin); took != 20*time.Millisecond {
@@ -256,11 +274,12 @@ func TestLatencyComesBeforeHeaders(t *testing.T) {
 }
 
 func TestCountersAndLog(t *testing.T) {
-	inBubble(t, origintest.Options{}, func(t *testing.T, r *origintest.Registry, c *http.Client) {
+	inBubble(t, origintest.Options{}, func(b bubble) {
+		t, r, c := b.t, b.r, b.c
 		d := r.AddBlob("x", bytes.Repeat([]byte("0123456789"), 100))
 		url := "http://o.test/v2/x/blobs/" + d.Digest.String()
 		for _, rng := range []string{"bytes=0-99", "bytes=990-", "bytes=-10", "bytes=1000-"} {
-			if _, _, err := get(t, c, url, "Range", rng); err != nil {
+			if _, err := get(t, c, url, "Range", rng); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -328,7 +347,8 @@ func TestFaults(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inBubble(t, origintest.Options{}, func(t *testing.T, r *origintest.Registry, c *http.Client) {
+			inBubble(t, origintest.Options{}, func(b bubble) {
+				t, r, c := b.t, b.r, b.c
 				c.Timeout = time.Minute
 				// On a connection that was used before, net/http tries again.
 				c.Transport.(*http.Transport).DisableKeepAlives = true
@@ -337,24 +357,24 @@ func TestFaults(t *testing.T) {
 				r.Fault(origintest.Fault{Kind: origintest.Blob, Method: http.MethodGet, Ref: d.Digest.String(), Skip: 1, Times: 1, Effect: tt.effect})
 				for i, want := range []outcome{{status: 200, body: data}, tt.want, {status: 200, body: data}} {
 					begin := time.Now()
-					resp, body, err := get(t, c, "http://o.test/v2/x/blobs/"+d.Digest.String())
+					a, err := get(t, c, "http://o.test/v2/x/blobs/"+d.Digest.String())
 					if !errors.Is(err, want.err) {
 						t.Fatalf("request %d: error %v, want %v", i, err, want.err)
 					}
 					if want.status == 0 {
 						continue
 					}
-					if resp.StatusCode != want.status {
-						t.Errorf("request %d: status %d, want %d", i, resp.StatusCode, want.status)
+					if a.status != want.status {
+						t.Errorf("request %d: status %d, want %d", i, a.status, want.status)
 					}
-					if want.status == 200 && string(body) != want.body {
-						t.Errorf("request %d: body %q, want %q", i, body, want.body)
+					if want.status == 200 && string(a.body) != want.body {
+						t.Errorf("request %d: body %q, want %q", i, a.body, want.body)
 					}
 					if i != 1 {
 						continue
 					}
-					if k, v, ok := strings.Cut(tt.header, ": "); ok && resp.Header.Get(k) != v {
-						t.Errorf("%s is %q, want %q", k, resp.Header.Get(k), v)
+					if k, v, ok := strings.Cut(tt.header, ": "); ok && a.header.Get(k) != v {
+						t.Errorf("%s is %q, want %q", k, a.header.Get(k), v)
 					}
 					if took := time.Since(begin); took != tt.took {
 						t.Errorf("took %v, want %v", took, tt.took)

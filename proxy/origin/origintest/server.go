@@ -1,6 +1,7 @@
 package origintest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,7 +28,7 @@ type Server struct {
 // redirects blobs and names no CDN, that is served at another port of the same
 // host.
 func Listen(addr string, r *Registry) (*Server, error) {
-	l, err := net.Listen("tcp", addr)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("origintest: %w", err)
 	}
@@ -39,7 +40,7 @@ func Listen(addr string, r *Registry) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("origintest: %w", err), s.Close())
 	}
-	second, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	second, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("origintest: %w", err), s.Close())
 	}
