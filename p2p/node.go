@@ -44,6 +44,7 @@ type Node struct {
 	dht     *dht.IpfsDHT
 	channel *channel.Channel
 	pieces  *channel.Listener
+	handler http.Handler // of the piece channel
 
 	greeter   *greeter
 	joiner    *joiner
@@ -60,7 +61,7 @@ func New(o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{s: s, log: s.Logger.With("part", "p2p"), tasks: newTasks()}
+	n := &Node{s: s, log: s.Logger.With("part", "p2p"), tasks: newTasks(), handler: http.NotFoundHandler()}
 	defer func() {
 		if err != nil {
 			n.Close()
@@ -70,7 +71,9 @@ func New(o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	limits := channel.ListenOptions{MaxConns: max(16, openFiles()/4)}
-	if n.pieces, err = n.channel.Listen(s.pieces, limits); err != nil {
+	if s.PieceListener != nil {
+		n.pieces = n.channel.Over(s.PieceListener, limits)
+	} else if n.pieces, err = n.channel.Listen(s.pieces, limits); err != nil {
 		return nil, err
 	}
 	if n.host, err = newHost(s); err != nil {
@@ -120,8 +123,12 @@ func (n *Node) Run(ctx context.Context) error {
 
 // servePieces answers members on the piece channel.
 func (n *Node) servePieces(ctx context.Context) error {
+	handler := n.handler
+	if n.s.WrapPieces != nil {
+		handler = n.s.WrapPieces(handler)
+	}
 	srv := &http.Server{
-		Handler:           http.NotFoundHandler(),
+		Handler:           handler,
 		ConnContext:       channel.ConnContext,
 		ReadHeaderTimeout: requestTimeout,
 		IdleTimeout:       idleTimeout,

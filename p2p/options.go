@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 
@@ -56,6 +57,11 @@ type Options struct {
 	// Pieces is the "host:port" of the piece channel. Default: the host of the
 	// first swarm address, any free port.
 	Pieces string
+	// PieceListener is used instead of opening Pieces, for sockets that somebody
+	// else opened; the node closes it.
+	PieceListener net.Listener
+	// WrapPieces wraps the handler of the piece channel; nil leaves it as it is.
+	WrapPieces func(http.Handler) http.Handler
 	// NoMDNS turns off the search for members on the local network, which is
 	// never done without a key.
 	NoMDNS bool
