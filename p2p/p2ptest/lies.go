@@ -6,9 +6,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-
-	"shoal/p2p/wire"
 )
+
+// pieces begins the paths of requests for bytes of a blob (package wire).
+const pieces = "/shoal/1/pieces/"
 
 // Lie is how a hostile or broken member answers requests for pieces. Its other
 // answers are honest, so that it gets asked.
@@ -52,7 +53,7 @@ func (l liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if !strings.HasPrefix(r.URL.Path, wire.Prefix+string(wire.KindPieces)+"/") {
+	if !strings.HasPrefix(r.URL.Path, pieces) {
 		l.honest.ServeHTTP(w, r)
 		return
 	}
@@ -101,6 +102,7 @@ func (l liar) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 	w.Header().Set("Content-Length", fmt.Sprint(whole))
 	w.Write(body)
 	if len(body) < whole {
+		http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler) // closes the connection
 	}
 }

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-
-	"shoal/p2p/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -90,7 +88,6 @@ func TestFreeze(t *testing.T) {
 func TestLies(t *testing.T) {
 	truth := []byte("0123456789")
 	honest := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(truth) })
-	pieces := wire.Prefix + string(wire.KindPieces) + "/x"
 	for _, lie := range Lies() {
 		t.Run(string(lie), func(t *testing.T) {
 			srv := httptest.NewServer(liar{lie, honest})
@@ -98,7 +95,7 @@ func TestLies(t *testing.T) {
 			defer srv.CloseClientConnections()
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
-			status, body, err := ask(ctx, srv.URL+pieces)
+			status, body, err := ask(ctx, srv.URL+pieces+"x")
 			got := fmt.Sprintf("%d %d %v", status, len(body), err != nil)
 			want := map[Lie]string{
 				TooMuch: "200 100010 false", TooLittle: "200 5 true", Short: "200 9 false",
@@ -118,7 +115,7 @@ func TestLies(t *testing.T) {
 				t.Error("the truth")
 			}
 			if lie != Refuses {
-				if _, body, err := ask(t.Context(), srv.URL+wire.Prefix+"info/x"); err != nil || !bytes.Equal(body, truth) {
+				if _, body, err := ask(t.Context(), srv.URL+"/shoal/1/info/x"); err != nil || !bytes.Equal(body, truth) {
 					t.Errorf("info is a lie, too: %q %v", body, err)
 				}
 			}
