@@ -1,0 +1,335 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/proxy/origin"
+	"shoal/proxy/origin/origintest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is a proxy between a client and an origin, in a synctest bubble: pipes
+// instead of a network, so that time passes only while everybody waits.
+type rig struct {
+	t       *testing.T
+	hub     *origintest.Registry // docker.io
+	other   *origintest.Registry // other.example
+	cache   *blobcache.Cache
+	swarm   *direct
+	proxy   *Proxy
+	metrics *prometheus.Registry
+	log     *bytes.Buffer
+	client  *http.Client
+	dial    func(context.Context, string, string) (io.ReadWriteCloser, error)
+}
+
+// options of a rig; the zero value is a healthy one.
+type options struct {
+	budget  int64
+	auth    *origintest.TokenAuth
+	fetcher Fetcher // instead of rig.swarm
+	run     bool    // prefetch too
+}
+
+// bubble runs test with a rig.
+func bubble(t *testing.T, o options, test func(t *testing.T, r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(t, newRig(t, o)) })
+}
+
+func newRig(t *testing.T, o options) *rig {
+	t.Helper()
+	r := &rig{
+		t:       t,
+		hub:     origintest.New(origintest.Options{Auth: o.auth}),
+		other:   origintest.New(origintest.Options{Auth: o.auth}),
+		metrics: prometheus.NewRegistry(),
+		log:     &bytes.Buffer{},
+	}
+	logger := slog.New(slog.NewTextHandler(&locked{w: r.log}, nil))
+	var err error
+	if r.cache, err = blobcache.Open(t.TempDir(), blobcache.Options{Budget: o.budget}); err != nil {
+		t.Fatal(err)
+	}
+	r.swarm = &direct{cache: r.cache}
+	upstreams := map[string]*origintest.Pipe{"hub.test:80": r.serve(r.hub), "other.test:80": r.serve(r.other)}
+	client, err := origin.New(origin.Options{
+		Registries: origin.Upstreams{"docker.io": {"http://hub.test"}, "other.example": {"http://other.test"}},
+		Dial:       dialer(upstreams),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetcher := o.fetcher
+	if fetcher == nil {
+		fetcher = r.swarm
+	}
+	r.proxy, err = New(Options{Cache: r.cache, Fetcher: fetcher, Origin: client, Logger: logger, Metrics: r.metrics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := origintest.NewPipe()
+	server := r.proxy.Server()
+	transport := &http.Transport{DialContext: front.DialContext, DisableCompression: true}
+	r.client = &http.Client{Transport: transport}
+	r.dial = func(ctx context.Context, network, addr string) (io.ReadWriteCloser, error) {
+		return front.DialContext(ctx, network, addr)
+	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = server.Serve(front) })
+	ctx, stop := context.WithCancel(context.Background())
+	if o.run {
+		running.Go(func() { _ = r.proxy.Run(ctx) })
+	}
+	t.Cleanup(func() {
+		stop()
+		transport.CloseIdleConnections()
+		_ = server.Close()
+		running.Wait()
+		r.swarm.stop()
+		if err := r.cache.Close(); err != nil {
+			t.Error(err)
+		}
+		client.Close()
+	})
+	return r
+}
+
+// serve lets a registry answer on a pipe until the test ends.
+func (r *rig) serve(registry *origintest.Registry) *origintest.Pipe {
+	pipe := origintest.NewPipe()
+	server := origintest.Serve(pipe, registry)
+	r.t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			r.t.Error(err)
+		}
+	})
+	return pipe
+}
+
+func dialer(pipes map[string]*origintest.Pipe) origin.DialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		pipe, ok := pipes[addr]
+		if !ok {
+			return nil, fmt.Errorf("nothing listens at %s", addr)
+		}
+		return pipe.DialContext(ctx, network, addr)
+	}
+}
+
+// answer is a response with its body.
+type answer struct {
+	*http.Response
+	body []byte
+	err  error // of reading the body: nil is a clean end
+	took time.Duration
+}
+
+// do sends a request; headers are "Key: value".
+func (r *rig) do(method, path string, headers ...string) answer {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), method, "http://mirror"+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, h := range headers {
+		key, value, _ := strings.Cut(h, ": ")
+		req.Header.Add(key, value)
+	}
+	start := time.Now()
+	resp, err := r.client.Do(req)
+	if err != nil {
+		r.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return answer{resp, body, err, time.Since(start)}
+}
+
+func (r *rig) get(path string, headers ...string) answer {
+	r.t.Helper()
+	return r.do(http.MethodGet, path, headers...)
+}
+
+// asked fails unless exactly those requests reached an upstream since the last
+// time, in any order.
+func (r *rig) asked(registry *origintest.Registry, want ...string) {
+	r.t.Helper()
+	got := registry.Lines()
+	registry.ResetStats()
+	count := map[string]int{}
+	for _, line := range got {
+		count[line]++
+	}
+	for _, line := range want {
+		count[line]--
+	}
+	for _, n := range count {
+		if n != 0 {
+			r.t.Errorf("the upstream saw\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+			return
+		}
+	}
+}
+
+// wants fails unless a is a clean answer with that status and body.
+func (a answer) wants(t *testing.T, status int, body []byte) {
+	t.Helper()
+	if a.StatusCode != status || a.err != nil || !bytes.Equal(a.body, body) {
+		t.Errorf("status %d, %d bytes, %v; want %d, %d bytes", a.StatusCode, len(a.body), a.err, status, len(body))
+	}
+}
+
+// refused fails unless a is an error document with that status and code.
+func (a answer) refused(t *testing.T, status int, code string) {
+	t.Helper()
+	if a.StatusCode != status || !strings.Contains(string(a.body), `"code":"`+code+`"`) ||
+		a.Header.Get("Content-Type") != "application/json" || a.err != nil {
+		t.Errorf("status %d, %s, %v; want %d with %s", a.StatusCode, a.body, a.err, status, code)
+	}
+}
+
+// logged tells how many log lines contain s.
+func (r *rig) logged(s string) int {
+	n := 0
+	for line := range strings.Lines(r.log.String()) {
+		if strings.Contains(line, s) {
+			n++
+		}
+	}
+	return n
+}
+
+// direct is a Fetcher without a swarm: it fills the cache from the origin, one
+// stream for each blob, and gives up at the first error.
+type direct struct {
+	cache *blobcache.Cache
+	work  sync.WaitGroup
+	once  sync.Once
+	ctx   context.Context
+	end   context.CancelFunc
+
+	mu      sync.Mutex
+	started []digest.Digest
+	failing error // of the next pieces to be written
+}
+
+func (f *direct) stop() {
+	f.begin()
+	f.end()
+	f.work.Wait()
+}
+
+func (f *direct) begin() {
+	f.once.Do(func() { f.ctx, f.end = context.WithCancel(context.Background()) })
+}
+
+func (f *direct) Fetch(ctx context.Context, d blob.Descriptor, source blob.Source) (*blobcache.Fill, error) {
+	f.begin()
+	if fill, ok := f.cache.Running(d.Digest); ok {
+		return fill, nil
+	}
+	opening, opened := context.WithCancel(f.ctx)
+	defer context.AfterFunc(ctx, opened)()
+	s, err := source.Open(opening, d, blob.Range{Length: -1})
+	if err != nil {
+		return nil, err
+	}
+	if d.Size < 0 {
+		d.Size = s.Size
+	}
+	fill, started, err := f.cache.Fill(d)
+	if err != nil || !started || d.Size != s.Size {
+		s.Body.Close()
+		if err == nil && started {
+			err = fmt.Errorf("%w: size %d told, %d claimed", blob.ErrCorrupt, s.Size, d.Size)
+			fill.Fail(err)
+		}
+		return fill, err
+	}
+	f.mu.Lock()
+	f.started = append(f.started, d.Digest)
+	f.mu.Unlock()
+	f.work.Go(func() {
+		defer s.Body.Close()
+		if err := f.drive(fill, s); err != nil {
+			fill.Fail(err)
+		}
+	})
+	return fill, nil
+}
+
+func (f *direct) drive(fill *blobcache.Fill, s *blob.Stream) error {
+	d := fill.Descriptor()
+	for i := range blob.PieceCount(d.Size) {
+		p := make([]byte, blob.Piece(i, d.Size).Length)
+		if _, err := io.ReadFull(s.Body, p); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		err := f.failing
+		f.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if err := fill.WritePiece(i, p, blobcache.Provenance{Identity: s.Identity}); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-fill.Done():
+		return nil
+	case <-fill.Rejected():
+		return blob.ErrCorrupt
+	case <-f.ctx.Done():
+		return f.ctx.Err()
+	}
+}
+
+// locked is a writer for several goroutines.
+type locked struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// counter returns the sum of a counter over its labels.
+func (r *rig) counter(name string) float64 {
+	r.t.Helper()
+	families, err := r.metrics.Gather()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
