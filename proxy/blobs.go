@@ -40,7 +40,7 @@ func (x *exchange) blob() error {
 	case x.status != 0: // the headers went out, but the blob was rotten
 		ctx = x.r.Context()
 	}
-	fill, err := x.fetcher.Fetch(ctx, x.known(), x.repo.Blobs())
+	fill, err := x.fetch(ctx, x.known(), x.repo.Blobs())
 	if err == nil {
 		err = x.sendFill(fill)
 	}
@@ -61,7 +61,7 @@ func (x *exchange) known() blob.Descriptor {
 // get opens the blob if the cache has it whole. When that takes long, because
 // the cache hashes it anew, the headers go out meanwhile.
 func (x *exchange) get(ctx context.Context) (*blobcache.Blob, error) {
-	soon, cancel := context.WithTimeout(ctx, reprovePatience)
+	soon, cancel := context.WithTimeout(ctx, x.reprovePatience)
 	defer cancel()
 	whole, err := x.cache.Get(soon, x.req.Digest)
 	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {

@@ -29,8 +29,7 @@ func (x *exchange) manifest() error {
 		if d, err = x.resolve(ctx); err != nil {
 			return err
 		}
-		_, here := x.cache.Stat(d.Digest)
-		if x.r.Method == http.MethodHead && !here && d.Size >= 0 && d.MediaType != "" {
+		if x.r.Method == http.MethodHead && !x.coming(d.Digest) && d.Size >= 0 && d.MediaType != "" {
 			// All that a HEAD tells is known, and a client that only looks
 			// for changes must not cost a GET, which Docker Hub counts.
 			x.manifestHeader(d)
@@ -56,6 +55,15 @@ func (x *exchange) manifest() error {
 	_, _ = x.w.Write(body)
 	x.prefetch.offer(image{manifest: d.Digest, blobs: m.Blobs, origin: x.repo.Blobs()})
 	return nil
+}
+
+// coming says whether the cache has or gets a blob.
+func (x *exchange) coming(d digest.Digest) bool {
+	if _, whole := x.cache.Stat(d); whole {
+		return true
+	}
+	_, running := x.cache.Running(d)
+	return running
 }
 
 func (x *exchange) manifestHeader(d blob.Descriptor) {
@@ -133,7 +141,7 @@ func (x *exchange) bytes(ctx context.Context, d blob.Descriptor) ([]byte, error)
 	if !errors.Is(err, blob.ErrNotFound) {
 		return nil, err
 	}
-	fill, err := x.fetcher.Fetch(ctx, d, x.repo.Manifests(manifest.Accept()))
+	fill, err := x.fetch(ctx, d, x.repo.Manifests(manifest.Accept()))
 	if err == nil {
 		body, err := x.follow(ctx, fill)
 		if !errors.Is(err, blob.ErrNoSpace) {

@@ -121,9 +121,6 @@ func (p *pass) run(ctx context.Context) error {
 	return nil
 }
 
-// errClient marks an error that is the client's.
-var errClient = errors.New("client left")
-
 // retry says whether asking the origin again may help.
 func retry(err error) bool {
 	return !errors.Is(err, errClient) && !errors.Is(err, blob.ErrCorrupt) &&

@@ -9,7 +9,6 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
@@ -139,26 +138,32 @@ func (f *prefetcher) fetchImage(ctx context.Context, img image) {
 		defer f.mu.Unlock()
 		delete(f.busy, img.manifest)
 	}()
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(fillsPerImage)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	layers := make(chan blob.Descriptor, len(img.blobs))
 	for _, d := range img.blobs {
-		group.Go(func() error {
-			err := f.fetchBlob(ctx, d, img.origin)
-			switch {
-			case err == nil:
-				f.metrics.prefetch.WithLabelValues("ok").Inc()
-			case ctx.Err() == nil:
-				f.metrics.prefetch.WithLabelValues("failed").Inc()
-				f.log.Debug("prefetch", "manifest", img.manifest, "digest", d.Digest, "error", err)
+		layers <- d
+	}
+	close(layers)
+	var fills sync.WaitGroup
+	for range fillsPerImage {
+		fills.Go(func() {
+			for d := range layers {
+				err := f.fetchBlob(ctx, d, img.origin)
+				switch {
+				case err == nil:
+					f.metrics.prefetch.WithLabelValues("ok").Inc()
+				case ctx.Err() == nil:
+					f.metrics.prefetch.WithLabelValues("failed").Inc()
+					f.log.Debug("prefetch", "manifest", img.manifest, "digest", d.Digest, "error", err)
+				}
+				if errors.Is(err, blob.ErrNoSpace) {
+					cancel() // the next one will not fit either
+				}
 			}
-			if errors.Is(err, blob.ErrNoSpace) {
-				return err // the next one will not fit either
-			}
-			return nil
 		})
 	}
-	// Its error was logged above and only ends the group early.
-	_ = group.Wait()
+	fills.Wait()
 }
 
 // fetchBlob returns when the blob is whole.

@@ -73,11 +73,13 @@ type Proxy struct {
 	// rotten are blobs of which wrong bytes went out past the cache, with the
 	// time until which they are not served.
 	rotten *lru.Cache[digest.Digest, time.Time]
+	// reprovePatience is the constant of that name; tests have less.
+	reprovePatience time.Duration
 }
 
 // New returns a Proxy that serves at once; Run adds prefetching.
 func New(o Options) (*Proxy, error) {
-	p := &Proxy{cache: o.Cache, fetcher: o.Fetcher, origin: o.Origin, log: o.Logger}
+	p := &Proxy{cache: o.Cache, fetcher: o.Fetcher, origin: o.Origin, log: o.Logger, reprovePatience: reprovePatience}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -135,6 +137,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{Proxy: p, w: w, r: r, start: time.Now()}
 	defer func() { p.metrics.count(x.req.Kind, r.Method, x.status) }()
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if r.ContentLength != 0 { // a push; net/http would wait for its body for ever
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(pushPatience))
+	}
 	if err := x.answer(); err != nil {
 		x.fail(err)
 	}
@@ -166,6 +172,17 @@ func (x *exchange) answer() (err error) {
 	default:
 		return x.forward("referrers/" + x.req.Digest.String())
 	}
+}
+
+// fetch asks the Fetcher for d. The size may be what an upstream's HEAD or some
+// other image's manifest said; if it is wrong, d is asked for without it.
+func (x *exchange) fetch(ctx context.Context, d blob.Descriptor, source blob.Source) (*blobcache.Fill, error) {
+	fill, err := x.fetcher.Fetch(ctx, d, source)
+	if d.Size >= 0 && errors.Is(err, blob.ErrCorrupt) && !errors.Is(err, blob.ErrNotFound) {
+		d.Size = blob.UnknownSize
+		return x.fetcher.Fetch(ctx, d, source)
+	}
+	return fill, err
 }
 
 // lookup returns the context of what must be known before the headers go out.
@@ -202,7 +219,6 @@ func (x *exchange) fail(err error) {
 	}
 	if f.status == http.StatusMethodNotAllowed {
 		h.Set("Allow", "GET, HEAD")
-		h.Set("Connection", "close") // and do not wait for the body of a push
 	}
 	h.Set("Content-Type", "application/json")
 	x.small(f.status, f.body())
@@ -211,17 +227,25 @@ func (x *exchange) fail(err error) {
 // note logs why a client does not get what it asked for: once a minute for each
 // thing, because clients try again by the thousand.
 func (x *exchange) note(err error) {
-	level := slog.LevelWarn
-	switch {
-	case errors.Is(err, blob.ErrNoSpace):
-		level = slog.LevelError
-	case x.req.Registry == "", errors.Is(err, blob.ErrNotFound), errors.Is(err, request.ErrRange):
-		level = slog.LevelDebug
-	}
 	ref := x.req.Tag + x.req.Digest.String()
-	if !x.notices.first(x.req.Registry+"/"+x.req.Name+"@"+ref, time.Minute) {
+	level := gravity(err)
+	if level > slog.LevelDebug && !x.notices.first(x.req.Registry+"/"+x.req.Name+"@"+ref, time.Minute) {
 		level = slog.LevelDebug
 	}
 	x.log.Log(x.r.Context(), level, "not served", "kind", x.req.Kind.String(), "registry", x.req.Registry,
 		"name", x.req.Name, "ref", ref, "cut", x.status != 0, "error", err)
+}
+
+// gravity tells the clients' mistakes, and what just is not there, from what an
+// operator should know.
+func gravity(err error) slog.Level {
+	for _, usual := range []error{
+		blob.ErrNotFound, blob.ErrDigestInvalid, errReadOnly, errClient,
+		request.ErrNoRoute, request.ErrNameInvalid, request.ErrTagInvalid, request.ErrRange,
+	} {
+		if errors.Is(err, usual) {
+			return slog.LevelDebug
+		}
+	}
+	return slog.LevelWarn
 }

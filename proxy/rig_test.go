@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +34,7 @@ type rig struct {
 	t       *testing.T
 	hub     *origintest.Registry // docker.io
 	other   *origintest.Registry // other.example
+	dir     string
 	cache   *blobcache.Cache
 	swarm   *direct
 	proxy   *Proxy
@@ -66,7 +69,8 @@ func newRig(t *testing.T, o options) *rig {
 	}
 	logger := slog.New(slog.NewTextHandler(&locked{w: r.log}, nil))
 	var err error
-	if r.cache, err = blobcache.Open(t.TempDir(), blobcache.Options{Budget: o.budget}); err != nil {
+	r.dir = t.TempDir()
+	if r.cache, err = blobcache.Open(r.dir, blobcache.Options{Budget: o.budget}); err != nil {
 		t.Fatal(err)
 	}
 	r.swarm = &direct{cache: r.cache}
@@ -104,6 +108,7 @@ func newRig(t *testing.T, o options) *rig {
 		transport.CloseIdleConnections()
 		_ = server.Close()
 		running.Wait()
+		sleep(time.Second) // net/http lingers on connections that it has cut
 		r.swarm.stop()
 		if err := r.cache.Close(); err != nil {
 			t.Error(err)
@@ -203,7 +208,7 @@ func (a answer) refused(t *testing.T, status int, code string) {
 	t.Helper()
 	if a.StatusCode != status || !strings.Contains(string(a.body), `"code":"`+code+`"`) ||
 		a.Header.Get("Content-Type") != "application/json" || a.err != nil {
-		t.Errorf("status %d, %s, %v; want %d with %s", a.StatusCode, a.body, a.err, status, code)
+		t.Errorf("status %d, %.200q, %v; want %d with %s", a.StatusCode, a.body, a.err, status, code)
 	}
 }
 
@@ -219,7 +224,7 @@ func (r *rig) logged(s string) int {
 }
 
 // direct is a Fetcher without a swarm: it fills the cache from the origin, one
-// stream for each blob, and gives up at the first error.
+// stream for each blob, and gives up at the first error of that.
 type direct struct {
 	cache *blobcache.Cache
 	work  sync.WaitGroup
@@ -269,15 +274,39 @@ func (f *direct) Fetch(ctx context.Context, d blob.Descriptor, source blob.Sourc
 	f.started = append(f.started, d.Digest)
 	f.mu.Unlock()
 	f.work.Go(func() {
-		defer s.Body.Close()
-		if err := f.drive(fill, s); err != nil {
+		if err := f.drive(fill, s, source); err != nil {
 			fill.Fail(err)
 		}
 	})
 	return fill, nil
 }
 
-func (f *direct) drive(fill *blobcache.Fill, s *blob.Stream) error {
+// drive brings the pieces, and once more when they did not lead to the digest.
+func (f *direct) drive(fill *blobcache.Fill, s *blob.Stream, source blob.Source) error {
+	for range 2 {
+		err := f.stream(fill, s)
+		s.Body.Close()
+		if err != nil {
+			return err
+		}
+		for missing := false; !missing; {
+			select {
+			case <-fill.Done():
+				return nil
+			case <-f.ctx.Done():
+				return f.ctx.Err()
+			case <-fill.Rejected():
+				missing = len(fill.Rejections()) > 0
+			}
+		}
+		if s, err = source.Open(f.ctx, fill.Descriptor(), blob.Range{Length: -1}); err != nil {
+			return err
+		}
+	}
+	return blob.ErrCorrupt
+}
+
+func (f *direct) stream(fill *blobcache.Fill, s *blob.Stream) error {
 	d := fill.Descriptor()
 	for i := range blob.PieceCount(d.Size) {
 		p := make([]byte, blob.Piece(i, d.Size).Length)
@@ -294,14 +323,7 @@ func (f *direct) drive(fill *blobcache.Fill, s *blob.Stream) error {
 			return err
 		}
 	}
-	select {
-	case <-fill.Done():
-		return nil
-	case <-fill.Rejected():
-		return blob.ErrCorrupt
-	case <-f.ctx.Done():
-		return f.ctx.Err()
-	}
+	return nil
 }
 
 // locked is a writer for several goroutines.
@@ -332,4 +354,55 @@ func (r *rig) counter(name string) float64 {
 		}
 	}
 	return sum
+}
+
+// labelled returns a counter by the value of its only label.
+func (r *rig) labelled(name, value string) float64 {
+	r.t.Helper()
+	families, err := r.metrics.Gather()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name && m.GetLabel()[0].GetValue() == value {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+// open starts a GET and returns when the headers are there.
+func (r *rig) open(path string) *http.Response {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://mirror"+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp
+}
+
+// damage flips a bit of a cached blob on disk.
+func (r *rig) damage(b thing) {
+	r.t.Helper()
+	wrong := bytes.Clone(b.bytes)
+	wrong[len(wrong)/2] ^= 1
+	if err := os.WriteFile(filepath.Join(r.dir, "blobs", "sha256", b.Digest.Encoded()), wrong, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// descriptorOf describes data.
+func descriptorOf(data []byte) blob.Descriptor {
+	return blob.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+}
+
+// sleep lets d pass.
+func sleep(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // within a synctest bubble nobody waits
 }

@@ -158,7 +158,7 @@ func TestRule4WrongBytesNeverEndCleanly(t *testing.T) {
 					t.Error("wrong bytes are in the cache")
 				}
 				r.hub.ClearFaults()
-				time.Sleep(61 * time.Second)
+				sleep(61 * time.Second)
 				r.get(path).wants(t, http.StatusOK, b.bytes)
 			})
 		})
@@ -186,18 +186,18 @@ func TestRule5TheUpstreamOwnsTags(t *testing.T) {
 		r.get("/v2/library/app/manifests/v1").wants(t, http.StatusOK, first.index.bytes)
 		r.do("HEAD", "/v2/library/app/manifests/v1").wants(t, http.StatusOK, nil)
 		r.asked(r.hub)
-		time.Sleep(time.Second)
+		sleep(time.Second)
 		r.get("/v2/library/app/manifests/v1").wants(t, http.StatusOK, first.index.bytes)
 		r.asked(r.hub, head)
 		// The tag moves.
 		moved := addManifest(t, r.hub, "library/app", "v1", ocispec.MediaTypeImageIndex, ocispec.Index{MediaType: ocispec.MediaTypeImageIndex})
-		time.Sleep(time.Second)
+		sleep(time.Second)
 		r.get("/v2/library/app/manifests/v1").wants(t, http.StatusOK, moved.bytes)
 		r.asked(r.hub, head, "GET manifest "+moved.ref()+" -> 200")
 		// A tag of a registry that is down is not known, though its manifest
 		// still is.
 		r.hub.Fault(origintest.Fault{Effect: origintest.Status(503)})
-		time.Sleep(time.Second)
+		sleep(time.Second)
 		r.get("/v2/library/app/manifests/v1").refused(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
 		a := r.get("/v2/library/app/manifests/" + moved.ref())
 		a.wants(t, http.StatusOK, moved.bytes)
@@ -384,7 +384,7 @@ func TestRule9OpenEndedRangesThatAreReset(t *testing.T) {
 			t.Errorf("%v bytes went out for %d that were read", sent, 4*chunk)
 		}
 		// The fill goes on, and ends.
-		time.Sleep(10 * time.Second)
+		sleep(10 * time.Second)
 		r.get("/v2/library/app/blobs/"+b.ref()).wants(t, http.StatusOK, b.bytes)
 		r.asked(r.hub, "GET blob "+b.ref()+" -> 200")
 		if n := r.logged("not served"); n != 0 {

@@ -1,9 +1,13 @@
 package proxy
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -11,6 +15,7 @@ import (
 const (
 	headerPatience = 10 * time.Second // for a request to arrive
 	idlePatience   = 2 * time.Minute  // between requests of a connection
+	pushPatience   = 3 * time.Second  // for the body of a push, so that its client gets the answer
 	maxHeaderBytes = 64 << 10         // tokens of cloud registries take some KiB
 	// A client must take writeChunk bytes in writePatience, or is cut: a
 	// modem does, a client that takes a byte a minute does not. Chunks cost
@@ -51,7 +56,7 @@ func (s *sink) Write(b []byte) (n int, err error) {
 		n += m
 		s.onWrite(int64(m))
 	}
-	return n, err
+	return n, clientError(err)
 }
 
 // ReadFrom is of io.ReaderFrom, which io.Copy prefers: it passes src on in
@@ -74,10 +79,23 @@ func (s *sink) ReadFrom(src io.Reader) (n int64, err error) {
 		limited.N -= m
 		s.onWrite(m)
 		if err != nil || chunk.N > 0 { // chunk.N > 0: src has ended
-			return n, err
+			return n, clientError(err)
 		}
 	}
 	return n, nil
+}
+
+// errClient is in the chain of errors that are the client's doing.
+var errClient = errors.New("the client has left, or is too slow")
+
+// clientError marks the errors of a connection. What is copied there comes
+// from files, never from another connection.
+func clientError(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.ErrClosedPipe) {
+		return fmt.Errorf("%w: %w", errClient, err)
+	}
+	return err
 }
 
 // extend moves the write deadline. A ResponseWriter without deadlines, as in

@@ -17,7 +17,7 @@ func TestTagsShareOneQuestion(t *testing.T) {
 		asked := 0
 		ask := func(context.Context) (blob.Descriptor, error) {
 			asked++
-			time.Sleep(300 * time.Millisecond)
+			sleep(300 * time.Millisecond)
 			return blob.Descriptor{Size: int64(asked)}, nil
 		}
 		var clients sync.WaitGroup
@@ -29,11 +29,11 @@ func TestTagsShareOneQuestion(t *testing.T) {
 			})
 		}
 		clients.Wait()
-		time.Sleep(tagValidity - time.Millisecond)
+		sleep(tagValidity - time.Millisecond)
 		if d, err := tags.resolve(t.Context(), "a", ask); err != nil || d.Size != 1 {
 			t.Errorf("within the second: %+v, %v", d, err)
 		}
-		time.Sleep(time.Millisecond)
+		sleep(time.Millisecond)
 		if d, err := tags.resolve(t.Context(), "a", ask); err != nil || d.Size != 2 {
 			t.Errorf("after the second: %+v, %v", d, err)
 		}
@@ -75,12 +75,12 @@ func TestTagsClientLeaves(t *testing.T) {
 		}
 		first, leave := context.WithCancel(t.Context())
 		go func() {
-			time.Sleep(time.Second)
+			sleep(time.Second)
 			leave()
 		}()
 		var second sync.WaitGroup
 		second.Go(func() {
-			time.Sleep(500 * time.Millisecond)
+			sleep(500 * time.Millisecond)
 			if d, err := tags.resolve(t.Context(), "a", ask); err != nil || d.Size != 7 {
 				t.Errorf("who stayed got %+v, %v", d, err)
 			}
