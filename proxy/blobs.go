@@ -21,14 +21,14 @@ import (
 const reprovePatience = 5 * time.Second
 
 // blob answers GET and HEAD of a blob.
-func (x *exchange) blob() error {
+func (x *exchange) blob(ctx context.Context) error {
 	if until, ok := x.rotten.Get(x.req.Digest); ok && time.Now().Before(until) {
 		return fmt.Errorf("%w: %w: wrong bytes of it went out less than %v ago", blob.ErrNotFound, blob.ErrCorrupt, buried)
 	}
 	if x.r.Method == http.MethodHead {
-		return x.headBlob()
+		return x.headBlob(ctx)
 	}
-	ctx, cancel := x.lookup()
+	lookup, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
 	whole, err := x.get(ctx)
 	switch {
@@ -38,14 +38,14 @@ func (x *exchange) blob() error {
 	case !errors.Is(err, blob.ErrNotFound):
 		return err
 	case x.status != 0: // the headers went out, but the blob was rotten
-		ctx = x.r.Context()
+		lookup = ctx
 	}
-	fill, err := x.fetch(ctx, x.known(), x.repo.Blobs())
+	fill, err := x.fetch(lookup, x.known(), x.repo.Blobs())
 	if err == nil {
-		err = x.sendFill(fill)
+		err = x.sendFill(ctx, fill)
 	}
 	if errors.Is(err, blob.ErrNoSpace) && x.sent == 0 {
-		return x.passThrough()
+		return x.passThrough(ctx)
 	}
 	return err
 }
@@ -74,13 +74,13 @@ func (x *exchange) get(ctx context.Context) (*blobcache.Blob, error) {
 	if err := x.begin(d.Size); err != nil {
 		return nil, err
 	}
-	return x.cache.Get(x.r.Context(), x.req.Digest)
+	return x.cache.Get(ctx, x.req.Digest)
 }
 
 // headBlob answers from what is known, else by a HEAD of the upstream. It moves
 // no bytes: what a manifest of this repository names, or a fill is bringing, is
 // there for a GET.
-func (x *exchange) headBlob() error {
+func (x *exchange) headBlob(ctx context.Context) error {
 	d := x.known()
 	if d.Size < 0 {
 		if fill, ok := x.cache.Running(x.req.Digest); ok {
@@ -88,7 +88,7 @@ func (x *exchange) headBlob() error {
 		}
 	}
 	if d.Size < 0 {
-		ctx, cancel := x.lookup()
+		ctx, cancel := context.WithTimeout(ctx, lookupPatience)
 		defer cancel()
 		var err error
 		if d, err = x.repo.Stat(ctx, d); err != nil {

@@ -43,9 +43,9 @@ type follower struct {
 
 // sendFill sends from a running fill. The headers go out at once; it returns
 // an error before them if the fill has ended already and left nothing.
-func (x *exchange) sendFill(fill *blobcache.Fill) error {
+func (x *exchange) sendFill(ctx context.Context, fill *blobcache.Fill) error {
 	f := &follower{x: x, fill: fill, size: fill.Descriptor().Size, out: x.sink(fromFill)}
-	probe, err := fill.Open(x.r.Context(), blob.Range{Length: -1}) // and keeps the blob, if it is whole
+	probe, err := fill.Open(ctx, blob.Range{Length: -1}) // and keeps the blob, if it is whole
 	if err != nil {
 		return err
 	}
@@ -60,12 +60,12 @@ func (x *exchange) sendFill(fill *blobcache.Fill) error {
 		}
 	}()
 	for {
-		err := f.follow(x.r.Context())
+		err := f.follow(ctx)
 		switch {
 		case errors.Is(err, errSlow):
-			err = f.headStart(x.r.Context())
+			err = f.headStart(ctx)
 		case errors.Is(err, blob.ErrNoSpace):
-			return f.passThrough()
+			return f.passThrough(ctx)
 		case err == nil:
 			return nil
 		}
@@ -166,11 +166,11 @@ func (f *follower) provenTo(pos int64) bool {
 }
 
 // passThrough goes on from the origin when the disk is full.
-func (f *follower) passThrough() error {
+func (f *follower) passThrough(ctx context.Context) error {
 	if f.x.sent == 0 {
-		return f.x.passThrough()
+		return f.x.passThrough(ctx)
 	}
-	return f.x.pass(nil, &went{f.reader, f.early, f.pos() - int64(len(f.early))})
+	return f.x.pass(ctx, nil, &went{f.reader, f.early, f.pos() - int64(len(f.early))})
 }
 
 // went reads again what a client has got: from a fill, and behind it early.

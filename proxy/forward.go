@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -59,8 +60,8 @@ func forwarded() []string { return []string{"Content-Type", "Oci-Filters-Applied
 
 // forward answers tags/list and referrers with the upstream's answer: they
 // change at any time and nothing can prove them.
-func (x *exchange) forward(suffix string) error {
-	ctx, cancel := x.lookup()
+func (x *exchange) forward(ctx context.Context, suffix string) error {
+	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
 	query := x.r.URL.Query()
 	query.Del("ns")

@@ -13,7 +13,8 @@ import (
 // A cache without room: clients are streamed to from the origin.
 
 func TestFullCacheFromTheStart(t *testing.T) {
-	bubble(t, options{budget: blob.PieceSize}, func(t *testing.T, r *rig) {
+	bubble(t, options{budget: blob.PieceSize}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 3*blob.PieceSize+5))
 		path := "/v2/library/app/blobs/" + b.ref()
 		r.get(path).wants(t, http.StatusOK, b.bytes)
@@ -30,7 +31,8 @@ func TestFullCacheFromTheStart(t *testing.T) {
 }
 
 func TestFullCacheOfManifests(t *testing.T) {
-	bubble(t, options{budget: 10}, func(t *testing.T, r *rig) {
+	bubble(t, options{budget: 10}, func(r *rig) {
+		t := r.t
 		img := addImage(t, r.hub, "library/app", "v1")
 		r.get("/v2/library/app/manifests/v1").wants(t, http.StatusOK, img.index.bytes)
 		r.get("/v2/library/app/manifests/"+img.mine.manifest.ref()).wants(t, http.StatusOK, img.mine.manifest.bytes)
@@ -38,7 +40,8 @@ func TestFullCacheOfManifests(t *testing.T) {
 }
 
 func TestFullCacheAndNobodyHasTheBlob(t *testing.T) {
-	bubble(t, options{budget: 10}, func(t *testing.T, r *rig) {
+	bubble(t, options{budget: 10}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 3*blob.PieceSize))
 		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Skip: 1, Effect: origintest.Status(503)})
 		r.get("/v2/library/app/blobs/"+b.ref()).refused(t, http.StatusNotFound, "BLOB_UNKNOWN")
@@ -57,7 +60,8 @@ func TestDiskGetsFullInTheMiddle(t *testing.T) {
 		"wrong bytes at the end":     {&origintest.Fault{Skip: 1, Effect: origintest.Corrupt(5*blob.PieceSize - 1)}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, options{}, func(t *testing.T, r *rig) {
+			bubble(t, options{}, func(r *rig) {
+				t := r.t
 				b := addBlob(r.hub, "library/app", random(1, 5*blob.PieceSize))
 				r.hub.Fault(origintest.Fault{Times: 1, Effect: origintest.Trickle(64<<10, time.Second/16)})
 				if c.fault != nil {
@@ -109,7 +113,8 @@ func TestHeadStart(t *testing.T) {
 		"not available": {origintest.Status(503), true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, options{}, func(t *testing.T, r *rig) {
+			bubble(t, options{}, func(r *rig) {
+				t := r.t
 				b := addBlob(r.hub, "library/app", random(1, 3*blob.PieceSize))
 				// A piece takes 40 seconds.
 				r.hub.Fault(origintest.Fault{Times: 1, Effect: origintest.Trickle(blob.PieceSize/16, 2500*time.Millisecond)})
@@ -134,7 +139,8 @@ func TestHeadStart(t *testing.T) {
 }
 
 func TestHeadStartIsNotForClientsThatAreSlowThemselves(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 3*blob.PieceSize))
 		resp := r.open("/v2/library/app/blobs/" + b.ref())
 		defer resp.Body.Close()

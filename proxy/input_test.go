@@ -17,7 +17,8 @@ import (
 const zero = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 
 func TestBadRequests(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		for _, c := range []struct {
 			method, path string
 			status       int
@@ -84,7 +85,8 @@ func TestBadManifests(t *testing.T) {
 		"lies about its digest": {data: []byte(`{"manifests":[]}`), effects: map[string]origintest.Effect{"HEAD": origintest.LieDigest(zero), "GET": origintest.LieDigest(zero)}, code: "MANIFEST_UNKNOWN", byTag: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, options{}, func(t *testing.T, r *rig) {
+			bubble(t, options{}, func(r *rig) {
+				t := r.t
 				d := r.hub.AddManifest("library/app", "v1", index, c.data)
 				for method, effect := range c.effects {
 					r.hub.Fault(origintest.Fault{Kind: origintest.Manifest, Method: method, Effect: effect})
@@ -114,7 +116,8 @@ func TestBadManifests(t *testing.T) {
 
 // Lies about the type do not matter: the body's own word does.
 func TestManifestTypeIsTheBodys(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		img := addImage(t, r.hub, "library/app", "v1")
 		r.hub.Fault(origintest.Fault{Method: "GET", Effect: origintest.LieType("text/plain")})
 		r.hub.Fault(origintest.Fault{Method: "HEAD", Effect: origintest.LieType("application/octet-stream")})
@@ -135,7 +138,8 @@ func TestManifestTypeIsTheBodys(t *testing.T) {
 // A manifest without a media type of its own has that of the HEAD or of its
 // parent, and keeps it when the origin is down.
 func TestManifestTypeIsRemembered(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		const docker = "application/vnd.docker.distribution.manifest.v1+json"
 		old := addManifest(t, r.hub, "library/app", "old", docker, map[string]any{"schemaVersion": 1, "fsLayers": []any{}})
 		child := addManifest(t, r.hub, "library/app", "", "x/y", map[string]any{"schemaVersion": 3})
@@ -145,7 +149,7 @@ func TestManifestTypeIsRemembered(t *testing.T) {
 		r.get("/v2/library/app/manifests/v1")
 		for range 2 {
 			for ref, want := range map[string]string{"old": docker, child.ref(): "x/y"} {
-				if a := r.get("/v2/library/app/manifests/" + ref); a.StatusCode != 200 || a.Header.Get("Content-Type") != want {
+				if a := r.get("/v2/library/app/manifests/" + ref); a.StatusCode != http.StatusOK || a.Header.Get("Content-Type") != want {
 					t.Errorf("%s: %d, Content-Type %q, want %q", ref, a.StatusCode, a.Header.Get("Content-Type"), want)
 				}
 			}
@@ -163,7 +167,8 @@ func TestUpstreamWithoutUsefulHead(t *testing.T) {
 		"405": origintest.Status(405), "no digest": origintest.Header("Docker-Content-Digest", ""), "chunked": origintest.Chunked(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, options{}, func(t *testing.T, r *rig) {
+			bubble(t, options{}, func(r *rig) {
+				t := r.t
 				img := addImage(t, r.hub, "library/app", "v1")
 				r.hub.Fault(origintest.Fault{Method: "HEAD", Effect: effect})
 				a := r.do("HEAD", "/v2/library/app/manifests/v1")
@@ -199,7 +204,8 @@ func TestBadBlobs(t *testing.T) {
 		"trickle":           origintest.Trickle(64<<10, 5*time.Second),
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, options{}, func(t *testing.T, r *rig) {
+			bubble(t, options{}, func(r *rig) {
+				t := r.t
 				b := addBlob(r.hub, "library/app", data)
 				r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Method: "GET", Effect: effect})
 				a := r.get("/v2/library/app/blobs/" + b.ref())
@@ -224,7 +230,8 @@ func TestBadBlobs(t *testing.T) {
 // An index that names itself, other indexes and more of them costs nothing but
 // what the client asks for.
 func TestNestedIndexes(t *testing.T) {
-	bubble(t, options{run: true}, func(t *testing.T, r *rig) {
+	bubble(t, options{run: true}, func(r *rig) {
+		t := r.t
 		inner := addImage(t, r.hub, "library/app", "inner")
 		ref := "inner"
 		child := inner.index
@@ -245,7 +252,8 @@ func TestNestedIndexes(t *testing.T) {
 // A manifest that lies about the size of a blob does no harm to others who name
 // it.
 func TestWrongSizeInAManifest(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 2*blob.PieceSize))
 		wrong := descriptor(b)
 		wrong.Size++

@@ -20,8 +20,8 @@ import (
 
 // manifest answers GET and HEAD of a manifest. A tag is what the upstream says
 // now; the manifest itself is had by its digest, like any blob.
-func (x *exchange) manifest() error {
-	ctx, cancel := x.lookup()
+func (x *exchange) manifest(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
 	d := blob.Descriptor{Digest: x.req.Digest, Size: blob.UnknownSize}
 	if x.req.Tag != "" {

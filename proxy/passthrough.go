@@ -25,8 +25,8 @@ const (
 
 // passThrough answers with a blob for which the cache has no room. The upstream
 // is asked before the headers go out.
-func (x *exchange) passThrough() error {
-	s, err := x.repo.Blobs().Open(x.r.Context(), x.known(), blob.Range{Length: -1})
+func (x *exchange) passThrough(ctx context.Context) error {
+	s, err := x.repo.Blobs().Open(ctx, x.known(), blob.Range{Length: -1})
 	if err != nil {
 		return err
 	}
@@ -39,11 +39,11 @@ func (x *exchange) passThrough() error {
 		return err
 	}
 	x.flush()
-	return x.pass(s, nil)
+	return x.pass(ctx, s, nil)
 }
 
 // pass sends the blob, or what is left of it after the bytes that went out.
-func (x *exchange) pass(first *blob.Stream, sent io.ReaderAt) error {
+func (x *exchange) pass(ctx context.Context, first *blob.Stream, sent io.ReaderAt) error {
 	if x.notices.first("pass "+x.req.Digest.String(), noticeOnce) {
 		x.log.Error("no room in the cache: the blob goes past it; free disk space or raise --cache-size",
 			"digest", x.req.Digest, "size", x.size)
@@ -53,7 +53,7 @@ func (x *exchange) pass(first *blob.Stream, sent io.ReaderAt) error {
 		desc: blob.Descriptor{Digest: x.req.Digest, Size: x.size},
 		want: x.want, sent: x.sent, compare: sent,
 	}
-	err := p.run(x.r.Context())
+	err := p.run(ctx)
 	if errors.Is(err, blob.ErrCorrupt) {
 		return x.bury(err)
 	}

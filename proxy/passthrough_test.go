@@ -54,12 +54,10 @@ func fails(err error) func(blob.Range) (*blob.Stream, error) {
 	return func(blob.Range) (*blob.Stream, error) { return nil, err }
 }
 
-func random(seed uint64, n int) []byte {
+// random returns n bytes that follow from the seed.
+func random(seed byte, n int) []byte {
 	b := make([]byte, n)
-	rng := rand.New(rand.NewPCG(seed, 0))
-	for i := range b {
-		b[i] = byte(rng.Uint32())
-	}
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b) // it never fails
 	return b
 }
 

@@ -20,7 +20,8 @@ import (
 )
 
 func TestPrefetchFollowsThePlatformManifest(t *testing.T) {
-	bubble(t, options{run: true}, func(t *testing.T, r *rig) {
+	bubble(t, options{run: true}, func(r *rig) {
+		t := r.t
 		img := addImage(t, r.hub, "library/app", "v1")
 		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Delay(time.Second)})
 
@@ -56,7 +57,8 @@ func TestPrefetchFollowsThePlatformManifest(t *testing.T) {
 }
 
 func TestPrefetchSharesFillsWithClients(t *testing.T) {
-	bubble(t, options{run: true}, func(t *testing.T, r *rig) {
+	bubble(t, options{run: true}, func(r *rig) {
+		t := r.t
 		img := addImage(t, r.hub, "library/app", "v1")
 		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Trickle(64<<10, time.Second/10)})
 		r.get("/v2/library/app/manifests/" + img.mine.manifest.ref())
@@ -75,7 +77,8 @@ func TestPrefetchSharesFillsWithClients(t *testing.T) {
 // An image of a manifest alone, such as one that was pulled by digest, is of
 // the wanted platform for all that is known.
 func TestPrefetchWithoutAnIndex(t *testing.T) {
-	bubble(t, options{run: true}, func(t *testing.T, r *rig) {
+	bubble(t, options{run: true}, func(r *rig) {
+		t := r.t
 		img := addImage(t, r.hub, "library/app", "v1")
 		r.get("/v2/library/app/manifests/" + img.theirs.manifest.ref())
 		sleep(time.Minute)
@@ -114,6 +117,7 @@ func layers(image string, n int) []blob.Descriptor {
 }
 
 func testPrefetch(t *testing.T, swarm *slots, test func(*prefetcher)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		cache, err := blobcache.Open(t.TempDir(), blobcache.Options{})
 		if err != nil {

@@ -141,12 +141,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(pushPatience))
 	}
-	if err := x.answer(); err != nil {
-		x.fail(err)
+	ctx := r.Context()
+	if err := x.answer(ctx); err != nil {
+		x.fail(ctx, err)
 	}
 }
 
-func (x *exchange) answer() (err error) {
+func (x *exchange) answer(ctx context.Context) (err error) {
 	x.req, err = request.Parse(x.r.URL)
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
 		return errReadOnly
@@ -164,13 +165,13 @@ func (x *exchange) answer() (err error) {
 	}
 	switch x.req.Kind {
 	case request.Manifest:
-		return x.manifest()
+		return x.manifest(ctx)
 	case request.Blob:
-		return x.blob()
+		return x.blob(ctx)
 	case request.Tags:
-		return x.forward("tags/list")
+		return x.forward(ctx, "tags/list")
 	default:
-		return x.forward("referrers/" + x.req.Digest.String())
+		return x.forward(ctx, "referrers/"+x.req.Digest.String())
 	}
 }
 
@@ -183,11 +184,6 @@ func (x *exchange) fetch(ctx context.Context, d blob.Descriptor, source blob.Sou
 		return x.fetcher.Fetch(ctx, d, source)
 	}
 	return fill, err
-}
-
-// lookup returns the context of what must be known before the headers go out.
-func (x *exchange) lookup() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(x.r.Context(), lookupPatience)
 }
 
 // small sends a body that is at hand; net/http keeps it back for HEAD.
@@ -204,10 +200,10 @@ func (x *exchange) header(status int) {
 }
 
 // fail tells the client about err, or cuts it off if it is in a body already.
-func (x *exchange) fail(err error) {
-	gone := x.r.Context().Err() != nil
+func (x *exchange) fail(ctx context.Context, err error) {
+	gone := ctx.Err() != nil
 	if !gone {
-		x.note(err)
+		x.note(ctx, err)
 	}
 	if gone || x.status != 0 {
 		panic(http.ErrAbortHandler)
@@ -226,13 +222,13 @@ func (x *exchange) fail(err error) {
 
 // note logs why a client does not get what it asked for: once a minute for each
 // thing, because clients try again by the thousand.
-func (x *exchange) note(err error) {
+func (x *exchange) note(ctx context.Context, err error) {
 	ref := x.req.Tag + x.req.Digest.String()
 	level := gravity(err)
 	if level > slog.LevelDebug && !x.notices.first(x.req.Registry+"/"+x.req.Name+"@"+ref, time.Minute) {
 		level = slog.LevelDebug
 	}
-	x.log.Log(x.r.Context(), level, "not served", "kind", x.req.Kind.String(), "registry", x.req.Registry,
+	x.log.Log(ctx, level, "not served", "kind", x.req.Kind.String(), "registry", x.req.Registry,
 		"name", x.req.Name, "ref", ref, "cut", x.status != 0, "error", err)
 }
 

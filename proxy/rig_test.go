@@ -53,9 +53,9 @@ type options struct {
 }
 
 // bubble runs test with a rig.
-func bubble(t *testing.T, o options, test func(t *testing.T, r *rig)) {
+func bubble(t *testing.T, o options, test func(r *rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { test(t, newRig(t, o)) })
+	synctest.Test(t, func(t *testing.T) { test(newRig(t, o)) })
 }
 
 func newRig(t *testing.T, o options) *rig {

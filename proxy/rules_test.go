@@ -42,7 +42,8 @@ var upstreamFailures = map[string]origintest.Effect{
 func TestRule1WhatCannotBeServedIs404BeforeHeaders(t *testing.T) {
 	for name, effect := range upstreamFailures {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, options{}, func(t *testing.T, r *rig) {
+			bubble(t, options{}, func(r *rig) {
+				t := r.t
 				img := addImage(t, r.hub, "library/app", "v1")
 				r.hub.Fault(origintest.Fault{Effect: effect})
 				for _, c := range []struct{ method, path, code string }{
@@ -70,7 +71,8 @@ func TestRule1WhatCannotBeServedIs404BeforeHeaders(t *testing.T) {
 }
 
 func TestRule1NobodyAnswersAtAll(t *testing.T) {
-	bubble(t, options{fetcher: hanging{}}, func(t *testing.T, r *rig) {
+	bubble(t, options{fetcher: hanging{}}, func(r *rig) {
+		t := r.t
 		img := addImage(t, r.hub, "library/app", "v1")
 		a := r.get("/v2/library/app/blobs/" + img.mine.blobs[0].ref())
 		a.refused(t, http.StatusNotFound, "BLOB_UNKNOWN")
@@ -91,7 +93,8 @@ func (hanging) Fetch(ctx context.Context, _ blob.Descriptor, _ blob.Source) (*bl
 func TestRule2EveryWaitIsBounded(t *testing.T) {
 	// The origin falls silent in the middle of a body: the client is cut
 	// off, because no client has a clock of its own.
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 5*blob.PieceSize))
 		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.SilenceAfter(2*blob.PieceSize + 5)})
 		a := r.get("/v2/library/app/blobs/" + b.ref())
@@ -105,10 +108,11 @@ func TestRule2EveryWaitIsBounded(t *testing.T) {
 }
 
 func TestRule3HeadersGoOutBeforeBytes(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 600))
 		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Trickle(10, time.Second)})
-		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://mirror/v2/library/app/blobs/"+b.ref(), nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://mirror/v2/library/app/blobs/"+b.ref(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +133,8 @@ func TestRule3HeadersGoOutBeforeBytes(t *testing.T) {
 }
 
 func TestRule3ClientFarAheadOfTheFillWaits(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 6*blob.PieceSize))
 		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Times: 1, Effect: origintest.Trickle(64<<10, time.Second/10)})
 		a := r.get("/v2/library/app/blobs/"+b.ref(), "Range: bytes=5242880-")
@@ -143,7 +148,8 @@ func TestRule3ClientFarAheadOfTheFillWaits(t *testing.T) {
 func TestRule4WrongBytesNeverEndCleanly(t *testing.T) {
 	for _, at := range []int64{0, 2*blob.PieceSize + 7, 3*blob.PieceSize - 1} {
 		t.Run(strconv.FormatInt(at, 10), func(t *testing.T) {
-			bubble(t, options{}, func(t *testing.T, r *rig) {
+			bubble(t, options{}, func(r *rig) {
+				t := r.t
 				b := addBlob(r.hub, "library/app", random(1, 3*blob.PieceSize))
 				r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Corrupt(at)})
 				// Slow enough that two pieces flow before the third is here.
@@ -166,7 +172,8 @@ func TestRule4WrongBytesNeverEndCleanly(t *testing.T) {
 }
 
 func TestRule4ARangeOfWrongBytesNeverEndsCleanly(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 3*blob.PieceSize))
 		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Corrupt(10)})
 		a := r.get("/v2/library/app/blobs/"+b.ref(), "Range: bytes=0-99")
@@ -177,7 +184,8 @@ func TestRule4ARangeOfWrongBytesNeverEndsCleanly(t *testing.T) {
 }
 
 func TestRule5TheUpstreamOwnsTags(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		first := addImage(t, r.hub, "library/app", "v1")
 		head := "HEAD manifest v1 -> 200"
 		r.get("/v2/library/app/manifests/v1").wants(t, http.StatusOK, first.index.bytes)
@@ -208,7 +216,8 @@ func TestRule5TheUpstreamOwnsTags(t *testing.T) {
 }
 
 func TestRule6HeadersOfManifests(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		img := addImage(t, r.hub, "library/app", "v1")
 		for _, c := range []struct {
 			method, ref string
@@ -240,7 +249,8 @@ func TestRule6HeadersOfManifests(t *testing.T) {
 }
 
 func TestRule6HeadersOfBlobs(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 1000))
 		for _, method := range []string{"HEAD", "GET", "GET", "HEAD"} { // by the upstream, a fill, the cache
 			a := r.do(method, "/v2/library/app/blobs/"+b.ref(), "Accept-Encoding: gzip")
@@ -263,7 +273,8 @@ func TestRule6HeadersOfBlobs(t *testing.T) {
 }
 
 func TestRule7PingIsAnsweredAtOnce(t *testing.T) {
-	bubble(t, options{fetcher: hanging{}}, func(t *testing.T, r *rig) {
+	bubble(t, options{fetcher: hanging{}}, func(r *rig) {
+		t := r.t
 		r.hub.Fault(origintest.Fault{Effect: origintest.Silence()})
 		for _, path := range []string{"/v2/", "/v2"} {
 			a := r.get(path)
@@ -282,7 +293,8 @@ func TestRule8NeverAChallenge(t *testing.T) {
 		401: origintest.Challenge(`Basic realm="Docker Hub"`),
 		403: origintest.Status(403),
 	} {
-		bubble(t, options{}, func(t *testing.T, r *rig) {
+		bubble(t, options{}, func(r *rig) {
+			t := r.t
 			hub, other := addBlob(r.hub, "library/app", []byte("hub")), addBlob(r.other, "org/app", []byte("other"))
 			for _, registry := range []*origintest.Registry{r.hub, r.other} {
 				registry.Fault(origintest.Fault{Effect: effect})
@@ -308,7 +320,8 @@ func TestRule8NeverAChallenge(t *testing.T) {
 }
 
 func TestRule8CredentialsStayHere(t *testing.T) {
-	bubble(t, options{auth: &origintest.TokenAuth{}}, func(t *testing.T, r *rig) {
+	bubble(t, options{auth: &origintest.TokenAuth{}}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", []byte("content"))
 		r.get("/v2/library/app/blobs/"+b.ref(), "Authorization: Basic dXNlcjpwYXNzd29yZA==").wants(t, http.StatusOK, b.bytes)
 		for _, q := range r.hub.Requests() {
@@ -321,7 +334,8 @@ func TestRule8CredentialsStayHere(t *testing.T) {
 }
 
 func TestRule9Ranges(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 3*blob.PieceSize+5))
 		path := "/v2/library/app/blobs/" + b.ref()
 		size := len(b.bytes)
@@ -357,7 +371,8 @@ func TestRule9Ranges(t *testing.T) {
 // containerd 2.1 fetches a layer in parallel by open-ended ranges: it reads one
 // chunk of each and resets the connection.
 func TestRule9OpenEndedRangesThatAreReset(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		const chunk = 100 << 10
 		b := addBlob(r.hub, "library/app", random(1, 8*blob.PieceSize))
 		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Trickle(256<<10, time.Second/10)})
@@ -372,6 +387,7 @@ func TestRule9OpenEndedRangesThatAreReset(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer resp.Body.Close()
 			got := make([]byte, chunk)
 			if _, err := io.ReadFull(resp.Body, got); err != nil || resp.StatusCode != http.StatusPartialContent || !bytes.Equal(got, b.bytes[off:off+chunk]) {
 				t.Errorf("at %d: %d, %v", off, resp.StatusCode, err)

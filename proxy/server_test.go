@@ -56,7 +56,7 @@ func TestBlobsGoOutBySendfile(t *testing.T) {
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(watched) })
 	defer serving.Wait()
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 
 	go func() {
 		for i := range blob.PieceCount(int64(len(running))) {
@@ -78,6 +78,7 @@ func TestBlobsGoOutBySendfile(t *testing.T) {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
 		conn.Close()
 		if err != nil || !bytes.Equal(body, want) {
 			t.Errorf("%s: %d bytes, %v", name, len(body), err)
@@ -144,7 +145,8 @@ func TestSlowClients(t *testing.T) {
 		{"nothing", 0, time.Minute, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			bubble(t, options{}, func(t *testing.T, r *rig) {
+			bubble(t, options{}, func(r *rig) {
+				t := r.t
 				b := addBlob(r.hub, "library/app", random(1, 2*blob.PieceSize))
 				conn, err := r.dial(t.Context(), "tcp", "mirror:80")
 				if err != nil {
@@ -172,7 +174,8 @@ func TestSlowClients(t *testing.T) {
 }
 
 func TestSlowRequests(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		for name, start := range map[string]string{
 			"no request": "", "half a header": "GET /v2/ HTTP/1.1\r\nHost: mir",
 		} {
@@ -195,15 +198,20 @@ func TestSlowRequests(t *testing.T) {
 		defer conn.Close()
 		go fmt.Fprintf(conn, "GET /v2/ HTTP/1.1\r\nHost: mirror\r\nX: %s\r\n\r\n", strings.Repeat("x", 2*maxHeaderBytes))
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil || resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-			t.Errorf("%+v, %v", resp, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("status %d", resp.StatusCode)
 		}
 	})
 }
 
 // A push ends its connection, so that nobody waits for its body.
 func TestPushIsNotWaitedFor(t *testing.T) {
-	bubble(t, options{}, func(t *testing.T, r *rig) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
 		conn, err := r.dial(t.Context(), "tcp", "mirror:80")
 		if err != nil {
 			t.Fatal(err)
@@ -213,8 +221,12 @@ func TestPushIsNotWaitedFor(t *testing.T) {
 		go fmt.Fprint(conn, "PUT /v2/app/manifests/v1 HTTP/1.1\r\nHost: mirror\r\nContent-Length: 1000\r\n\r\n{")
 		in := bufio.NewReader(conn)
 		resp, err := http.ReadResponse(in, nil)
-		if err != nil || resp.StatusCode != http.StatusMethodNotAllowed {
-			t.Fatalf("%+v, %v", resp, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("status %d", resp.StatusCode)
 		}
 		_, _ = io.Copy(io.Discard, in)
 		if took := time.Since(start); took > 2*pushPatience {
@@ -228,7 +240,8 @@ func TestPushIsNotWaitedFor(t *testing.T) {
 func TestOldProofs(t *testing.T) {
 	for name, rotten := range map[string]bool{"sound": false, "rotten": true} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, options{}, func(t *testing.T, r *rig) {
+			bubble(t, options{}, func(r *rig) {
+				t := r.t
 				b := addBlob(r.hub, "library/app", random(1, 16*blob.PieceSize))
 				path := "/v2/library/app/blobs/" + b.ref()
 				r.get(path).wants(t, http.StatusOK, b.bytes)

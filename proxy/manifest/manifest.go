@@ -18,7 +18,7 @@ import (
 	"shoal/blobcache/blob"
 )
 
-// ErrInvalid: not a manifest that a client could use.
+// ErrInvalid is for what is not a manifest that a client could use.
 var ErrInvalid = errors.New("invalid manifest")
 
 // The manifest media types that runtimes know. The OCI ones are in image-spec.

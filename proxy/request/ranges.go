@@ -11,7 +11,7 @@ import (
 	"shoal/blobcache/blob"
 )
 
-// ErrRange: the range starts behind the end of the content (416).
+// ErrRange is for a range that starts behind the end of the content (416).
 var ErrRange = errors.New("range not satisfiable")
 
 // Bytes reads the headers of a GET that concern which bytes of a content are

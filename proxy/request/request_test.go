@@ -20,57 +20,97 @@ func TestParse(t *testing.T) {
 	}{
 		{"/v2/", Request{Kind: Ping}},
 		{"/v2", Request{Kind: Ping}},
-		{"/v2/library/busybox/manifests/latest",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Tag: "latest"}},
-		{"/v2/busybox/manifests/1.36",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Tag: "1.36"}},
-		{"/v2/library/busybox/manifests/" + sum,
-			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Digest: sum}},
-		{"/v2/library/busybox/blobs/" + sum,
-			Request{Kind: Blob, Registry: "docker.io", Name: "library/busybox", Digest: sum}},
-		{"/v2/library/busybox/tags/list?n=3&last=1.0",
-			Request{Kind: Tags, Registry: "docker.io", Name: "library/busybox"}},
-		{"/v2/library/busybox/referrers/" + sum + "?artifactType=x",
-			Request{Kind: Referrers, Registry: "docker.io", Name: "library/busybox", Digest: sum}},
+		{
+			"/v2/library/busybox/manifests/latest",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Tag: "latest"},
+		},
+		{
+			"/v2/busybox/manifests/1.36",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Tag: "1.36"},
+		},
+		{
+			"/v2/library/busybox/manifests/" + sum,
+			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Digest: sum},
+		},
+		{
+			"/v2/library/busybox/blobs/" + sum,
+			Request{Kind: Blob, Registry: "docker.io", Name: "library/busybox", Digest: sum},
+		},
+		{
+			"/v2/library/busybox/tags/list?n=3&last=1.0",
+			Request{Kind: Tags, Registry: "docker.io", Name: "library/busybox"},
+		},
+		{
+			"/v2/library/busybox/referrers/" + sum + "?artifactType=x",
+			Request{Kind: Referrers, Registry: "docker.io", Name: "library/busybox", Digest: sum},
+		},
 
 		// A registry as the first component of the path.
-		{"/v2/ghcr.io/org/img/manifests/v1",
-			Request{Kind: Manifest, Registry: "ghcr.io", Name: "org/img", Tag: "v1"}},
-		{"/v2/GHCR.io/img/manifests/v1",
-			Request{Kind: Manifest, Registry: "ghcr.io", Name: "img", Tag: "v1"}},
-		{"/v2/registry:5000/img/manifests/v1",
-			Request{Kind: Manifest, Registry: "registry:5000", Name: "img", Tag: "v1"}},
-		{"/v2/localhost/img/manifests/v1",
-			Request{Kind: Manifest, Registry: "localhost", Name: "img", Tag: "v1"}},
-		{"/v2/docker.io/busybox/manifests/v1",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Tag: "v1"}},
-		{"/v2/registry-1.docker.io/org/img/manifests/v1",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "org/img", Tag: "v1"}},
+		{
+			"/v2/ghcr.io/org/img/manifests/v1",
+			Request{Kind: Manifest, Registry: "ghcr.io", Name: "org/img", Tag: "v1"},
+		},
+		{
+			"/v2/GHCR.io/img/manifests/v1",
+			Request{Kind: Manifest, Registry: "ghcr.io", Name: "img", Tag: "v1"},
+		},
+		{
+			"/v2/registry:5000/img/manifests/v1",
+			Request{Kind: Manifest, Registry: "registry:5000", Name: "img", Tag: "v1"},
+		},
+		{
+			"/v2/localhost/img/manifests/v1",
+			Request{Kind: Manifest, Registry: "localhost", Name: "img", Tag: "v1"},
+		},
+		{
+			"/v2/docker.io/busybox/manifests/v1",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Tag: "v1"},
+		},
+		{
+			"/v2/registry-1.docker.io/org/img/manifests/v1",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "org/img", Tag: "v1"},
+		},
 		{"/v2/10.0.0.1:5000/img/manifests/v1", // refused by proxy/origin, not here
 			Request{Kind: Manifest, Registry: "10.0.0.1:5000", Name: "img", Tag: "v1"}},
 		// One component alone is an official image, whatever it looks like.
-		{"/v2/node.js/manifests/v1",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "library/node.js", Tag: "v1"}},
-		{"/v2/localhost/manifests/v1",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "library/localhost", Tag: "v1"}},
+		{
+			"/v2/node.js/manifests/v1",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "library/node.js", Tag: "v1"},
+		},
+		{
+			"/v2/localhost/manifests/v1",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "library/localhost", Tag: "v1"},
+		},
 
 		// containerd's ns.
-		{"/v2/org/img/manifests/v1?ns=ghcr.io",
-			Request{Kind: Manifest, Registry: "ghcr.io", Name: "org/img", Tag: "v1"}},
-		{"/v2/img/blobs/" + sum + "?ns=localhost%3A6011",
-			Request{Kind: Blob, Registry: "localhost:6011", Name: "img", Digest: sum}},
-		{"/v2/library/busybox/manifests/v1?ns=docker.io",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Tag: "v1"}},
+		{
+			"/v2/org/img/manifests/v1?ns=ghcr.io",
+			Request{Kind: Manifest, Registry: "ghcr.io", Name: "org/img", Tag: "v1"},
+		},
+		{
+			"/v2/img/blobs/" + sum + "?ns=localhost%3A6011",
+			Request{Kind: Blob, Registry: "localhost:6011", Name: "img", Digest: sum},
+		},
+		{
+			"/v2/library/busybox/manifests/v1?ns=docker.io",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "library/busybox", Tag: "v1"},
+		},
 		{"/v2/my.host/img/manifests/v1?ns=ghcr.io", // ns decides, the path is the name
 			Request{Kind: Manifest, Registry: "ghcr.io", Name: "my.host/img", Tag: "v1"}},
 
 		// Components that are called like endpoints.
-		{"/v2/blobs/manifests/manifests/tags",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "blobs/manifests", Tag: "tags"}},
-		{"/v2/tags/list/manifests/list",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "tags/list", Tag: "list"}},
-		{"/v2/org/a__b-c--d.e/manifests/_x",
-			Request{Kind: Manifest, Registry: "docker.io", Name: "org/a__b-c--d.e", Tag: "_x"}},
+		{
+			"/v2/blobs/manifests/manifests/tags",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "blobs/manifests", Tag: "tags"},
+		},
+		{
+			"/v2/tags/list/manifests/list",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "tags/list", Tag: "list"},
+		},
+		{
+			"/v2/org/a__b-c--d.e/manifests/_x",
+			Request{Kind: Manifest, Registry: "docker.io", Name: "org/a__b-c--d.e", Tag: "_x"},
+		},
 	} {
 		got, err := Parse(mustURL(t, c.url))
 		if err != nil || got != c.want {
