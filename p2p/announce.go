@@ -35,8 +35,8 @@ const (
 //
 // The bulk announcement also runs as soon as the first member appears, since
 // what a lonely node announces reaches nobody, and again each time that the
-// routing table has doubled while it is smaller than one bucket: the members
-// that a young swarm asked are not those that a grown one will ask.
+// swarm has about doubled (see grown): the members that a young swarm told are
+// not those that a grown one will ask.
 type announcer struct {
 	n     *Node
 	woken chan struct{}
@@ -160,7 +160,7 @@ func (a *announcer) run(ctx context.Context) error {
 		size := a.n.dht.RoutingTable().Size()
 		if bulk == nil && size > 0 {
 			var err error
-			if bulk, err = newRenewal(a.n, all, size); err != nil {
+			if bulk, err = newRenewal(ctx, a.n, all, size); err != nil {
 				return err
 			}
 		} else if err := bulk.update(ctx, size, fresh, gone, all); err != nil {
@@ -185,13 +185,13 @@ type renewal struct {
 	told     int // size of the routing table when everything was announced
 }
 
-func newRenewal(n *Node, all []multihash.Multihash, size int) (*renewal, error) {
+func newRenewal(ctx context.Context, n *Node, all []multihash.Multihash, size int) (*renewal, error) {
 	keys, err := keystore.NewKeystore(dssync.MutexWrap(datastore.NewMapDatastore()))
 	if err != nil {
 		return nil, fmt.Errorf("announcing: %w", err)
 	}
-	if _, err := keys.Put(context.Background(), all...); err != nil {
-		keys.Close()
+	if _, err := keys.Put(ctx, all...); err != nil {
+		_ = keys.Close()
 		return nil, fmt.Errorf("announcing: %w", err)
 	}
 	p, err := provider.New(
@@ -210,7 +210,7 @@ func newRenewal(n *Node, all []multihash.Multihash, size int) (*renewal, error) 
 		provider.WithSendProviderRecordTimeout(dialTimeout),
 	)
 	if err != nil {
-		keys.Close()
+		_ = keys.Close()
 		return nil, fmt.Errorf("announcing: %w", err)
 	}
 	return &renewal{provider: p, keys: keys, told: size}, nil
@@ -241,7 +241,7 @@ func (r *renewal) update(ctx context.Context, size int, fresh []cid.Cid, gone, a
 	switch {
 	case size == 0:
 		r.told = 0 // alone again: tell those who come
-	case r.told < amino.DefaultBucketSize && size >= 2*r.told:
+	case grown(r.told, size):
 		r.told = size
 		if err := r.provider.StartProviding(true, all...); err != nil {
 			return fmt.Errorf("announcing: %w", err)
@@ -250,10 +250,18 @@ func (r *renewal) update(ctx context.Context, size int, fresh []cid.Cid, gone, a
 	return nil
 }
 
+// grown reports whether a swarm has about doubled while the routing table went
+// from told members to size. Up to one bucket the table holds the whole swarm;
+// from there on each doubling of the swarm fills one more bucket. So about half
+// of those who will be asked for a blob have been told of it at any time.
+func grown(told, size int) bool {
+	return size >= 2*told || size >= told+amino.DefaultBucketSize
+}
+
 func (r *renewal) close() {
 	if r == nil {
 		return
 	}
-	r.provider.Close()
-	r.keys.Close()
+	_ = r.provider.Close()
+	_ = r.keys.Close()
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-func randomID(t testing.TB) peer.ID {
+func randomID(t *testing.T) peer.ID {
 	t.Helper()
 	_, pub, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -26,12 +26,12 @@ func TestAvoidance(t *testing.T) {
 	var a avoidance
 	now := time.Unix(1e9, 0)
 	dead, other := randomID(t), randomID(t)
-	for _, wait := range []time.Duration{5, 10, 20, 40, 80, 120, 120} {
+	for _, wait := range []int{5, 10, 20, 40, 80, 120, 120} {
 		if !a.mayTry(dead, now) {
 			t.Fatal("left alone for too long")
 		}
 		a.fail(dead, now)
-		now = now.Add(wait*time.Second - 1)
+		now = now.Add(time.Duration(wait)*time.Second - 1)
 		if a.mayTry(dead, now) {
 			t.Fatalf("tried again within %d s", wait)
 		}

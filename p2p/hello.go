@@ -127,7 +127,7 @@ func (g *greeter) ask(ctx context.Context, id peer.ID) (hello, error) {
 	if err != nil {
 		return hello{}, fmt.Errorf("hello: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { s.Reset() })
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
 	if err := g.exchange(s, true); err != nil {
 		return hello{}, err
@@ -139,7 +139,7 @@ func (g *greeter) ask(ctx context.Context, id peer.ID) (hello, error) {
 func (g *greeter) exchange(s network.Stream, first bool) (err error) {
 	defer func() {
 		if err != nil {
-			s.Reset()
+			_ = s.Reset()
 		} else {
 			err = s.Close()
 		}

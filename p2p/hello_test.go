@@ -115,7 +115,7 @@ func rawMember(t *testing.T, key *swarmkey.Key) host.Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.Close() })
+	t.Cleanup(func() { _ = h.Close() })
 	return h
 }
 
@@ -134,10 +134,10 @@ func TestHostileAsker(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.Reset()
-			s.Write(b)
-			s.CloseWrite()
-			s.SetReadDeadline(time.Now().Add(10 * time.Second))
+			defer func() { _ = s.Reset() }()
+			_, _ = s.Write(b)
+			_ = s.CloseWrite()
+			_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
 			var timeout interface{ Timeout() bool }
 			got, err := io.ReadAll(s)
 			if len(got) > 0 || err == nil || errors.As(err, &timeout) && timeout.Timeout() {
@@ -170,7 +170,7 @@ func TestSilentAsker(t *testing.T) {
 	if _, err := s.Write([]byte{0, 0}); err != nil { // begins, and stops
 		t.Fatal(err)
 	}
-	s.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
 	var timeout interface{ Timeout() bool }
 	if _, err := s.Read(make([]byte, 1)); err == nil || errors.As(err, &timeout) && timeout.Timeout() {
 		t.Errorf("the stream is still open: %v", err)
@@ -181,9 +181,9 @@ func TestSilentAsker(t *testing.T) {
 // not at all: the lookup ends without it, and yields the honest holder.
 func TestHostileHolder(t *testing.T) {
 	for name, answer := range map[string]func(network.Stream){
-		"garbage": func(s network.Stream) { s.Write(frame("garbage")); s.Close() },
+		"garbage": func(s network.Stream) { _, _ = s.Write(frame("garbage")); s.Close() },
 		"silence": func(network.Stream) {},
-		"reset":   func(s network.Stream) { s.Reset() },
+		"reset":   func(s network.Stream) { _ = s.Reset() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			key := swarmkey.New()

@@ -57,8 +57,7 @@ func newHost(s settings) (host.Host, error) {
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(cm),
 		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(dialTimeout)),
-		libp2p.DialRanker(swarm.NoDelayDialRanker),
+		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(dialTimeout), swarm.WithDialRanker(swarm.NoDelayDialRanker)),
 		libp2p.DisableRelay(),
 		libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.ForceReachabilityPublic(), // without a verdict AutoNAT would ask around
@@ -70,7 +69,7 @@ func newHost(s settings) (host.Host, error) {
 	}
 	for _, a := range s.Swarm { // one by one: together one success is enough
 		if err := h.Network().Listen(a); err != nil {
-			h.Close()
+			_ = h.Close()
 			return nil, &OptionError{"swarm", a.String(), rootCause(err)}
 		}
 	}

@@ -20,7 +20,7 @@ func TestManyMembersBehindOneAddress(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer limits.Close()
+			defer func() { _ = limits.Close() }()
 			for i := range 200 {
 				from := ma.StringCast(fmt.Sprintf(format, 1024+i))
 				scope, err := limits.OpenConnection(network.DirInbound, true, from)
@@ -56,7 +56,7 @@ func TestLimitsFollowTheOpenFiles(t *testing.T) {
 			}
 			opened++
 		}
-		limits.Close()
+		_ = limits.Close()
 		if opened != want {
 			t.Errorf("%d files: %d connections, want %d", files, opened, want)
 		}

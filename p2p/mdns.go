@@ -18,7 +18,7 @@ func (n *Node) searchLocally(ctx context.Context) {
 			n.log.Info("mDNS is not available", "err", err)
 			return
 		}
-		defer service.Close()
+		defer func() { _ = service.Close() }()
 	}
 	<-ctx.Done()
 }

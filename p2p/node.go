@@ -64,18 +64,21 @@ func New(o Options) (_ *Node, err error) {
 	n := &Node{s: s, log: s.Logger.With("part", "p2p"), tasks: newTasks(), handler: http.NotFoundHandler()}
 	defer func() {
 		if err != nil {
-			n.Close()
+			_ = n.Close()
 		}
 	}()
 	if n.channel, err = channel.New(s.Identity, s.Key); err != nil {
 		return nil, err
 	}
 	limits := channel.ListenOptions{MaxConns: max(16, openFiles()/4)}
-	if s.PieceListener != nil {
-		n.pieces = n.channel.Over(s.PieceListener, limits)
-	} else if n.pieces, err = n.channel.Listen(s.pieces, limits); err != nil {
-		return nil, err
+	listener := s.PieceListener
+	if listener == nil {
+		var lc net.ListenConfig
+		if listener, err = lc.Listen(context.Background(), "tcp", s.pieces); err != nil {
+			return nil, &OptionError{"pieces", s.pieces, rootCause(err)}
+		}
 	}
+	n.pieces = n.channel.NewListener(listener, limits)
 	if n.host, err = newHost(s); err != nil {
 		return nil, err
 	}
@@ -94,7 +97,7 @@ func New(o Options) (_ *Node, err error) {
 // Run is a member of the swarm until ctx is done, and returns when everything
 // that it started has ended; the node is closed then. It is called once.
 func (n *Node) Run(ctx context.Context) error {
-	defer n.Close()
+	defer func() { _ = n.Close() }()
 	n.log.Info("swarm", "id", n.s.id, "addresses", n.Addrs(), "pieces", n.pieceAddrs(), "key", n.s.Key.String())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -142,7 +145,7 @@ func (n *Node) servePieces(ctx context.Context) error {
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
 		if srv.Shutdown(drain) != nil {
-			srv.Close()
+			_ = srv.Close()
 		}
 	})
 	err := srv.Serve(n.pieces)
@@ -160,10 +163,10 @@ func (n *Node) Close() error {
 	n.closing.Do(func() {
 		n.tasks.close()
 		if n.dht != nil {
-			n.dht.Close()
+			_ = n.dht.Close()
 		}
 		if n.host != nil {
-			n.host.Close()
+			_ = n.host.Close()
 		}
 		if n.pieces != nil {
 			n.pieces.Close()

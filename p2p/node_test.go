@@ -18,7 +18,7 @@ import (
 )
 
 // testOptions are those of a node on loopback with a fresh identity.
-func testOptions(t testing.TB, key *swarmkey.Key, join ...*Node) Options {
+func testOptions(t *testing.T, key *swarmkey.Key, join ...*Node) Options {
 	t.Helper()
 	id, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -36,7 +36,7 @@ func testOptions(t testing.TB, key *swarmkey.Key, join ...*Node) Options {
 }
 
 // start runs a node until the test ends, or until stop is called.
-func start(t testing.TB, o Options) (n *Node, stop func()) {
+func start(t *testing.T, o Options) (n *Node, stop func()) {
 	t.Helper()
 	n, err := New(o)
 	if err != nil {
@@ -46,7 +46,7 @@ func start(t testing.TB, o Options) (n *Node, stop func()) {
 }
 
 // run runs n until the test ends, or until stop is called.
-func run(t testing.TB, n *Node) (stop func()) {
+func run(t *testing.T, n *Node) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -67,30 +67,32 @@ func run(t testing.TB, n *Node) (stop func()) {
 }
 
 // budgetCache opens a cache of at most so many bytes.
-func budgetCache(t testing.TB, budget int64) *blobcache.Cache {
+func budgetCache(t *testing.T, budget int64) *blobcache.Cache {
 	t.Helper()
 	cache, err := blobcache.Open(t.TempDir(), blobcache.Options{Budget: budget})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cache.Close() })
+	t.Cleanup(func() { _ = cache.Close() })
 	return cache
 }
 
 // eventually waits for a condition, and fails the test after ten seconds.
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("after 10 s: %s", what)
 		}
-		time.Sleep(5 * time.Millisecond) // polling a condition
+		<-poll.C
 	}
 }
 
 // holders returns all holders that one lookup finds.
-func holders(t testing.TB, n *Node, d digest.Digest) []Holder {
+func holders(t *testing.T, n *Node, d digest.Digest) []Holder {
 	t.Helper()
 	var found []Holder
 	for h := range n.Holders(t.Context(), d) {
@@ -100,7 +102,7 @@ func holders(t testing.TB, n *Node, d digest.Digest) []Holder {
 }
 
 // put stores content in the node's cache and returns its digest.
-func put(t testing.TB, cache *blobcache.Cache, content string) digest.Digest {
+func put(t *testing.T, cache *blobcache.Cache, content string) digest.Digest {
 	t.Helper()
 	d := digest.FromString(content)
 	err := cache.Put(t.Context(), blob.Descriptor{Digest: d, Size: int64(len(content))}, strings.NewReader(content))

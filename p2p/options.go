@@ -19,7 +19,7 @@ import (
 	"shoal/p2p/swarmkey"
 )
 
-// ErrNeedsKey: without a swarm key a node keeps to the loopback interface.
+// ErrNeedsKey says that without a swarm key a node keeps to the loopback interface.
 var ErrNeedsKey = errors.New("without a swarm key only loopback addresses are allowed")
 
 // OptionError says which option cannot be used, and why.

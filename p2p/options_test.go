@@ -77,7 +77,7 @@ func TestOptionsThatCannotBeUsed(t *testing.T) {
 			test.change(&o)
 			n, err := New(o)
 			if err == nil {
-				n.Close()
+				_ = n.Close()
 				t.Fatal("a node")
 			}
 			var bad *OptionError
@@ -101,7 +101,7 @@ func TestJoiningOneself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer n.Close()
+	defer func() { _ = n.Close() }()
 	o := n.s.Options
 	o.Join = append(n.Addrs(), ma.StringCast("/ip4/192.0.2.1/tcp/1/p2p/"+someID))
 	s, err := o.check()
@@ -131,7 +131,7 @@ func TestAddressInUse(t *testing.T) {
 			change(&o)
 			n, err := New(o)
 			if err == nil {
-				n.Close()
+				_ = n.Close()
 				t.Fatal("a node on an address that is taken")
 			}
 			if !strings.Contains(err.Error(), port) {
@@ -149,11 +149,11 @@ func TestTwoNodesOnOnePort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer first.Close()
+	defer func() { _ = first.Close() }()
 	o := testOptions(t, key)
 	o.Swarm = first.host.Network().ListenAddresses()
 	if second, err := New(o); err == nil {
-		second.Close()
+		_ = second.Close()
 		t.Error("a second node on the same port")
 	}
 }

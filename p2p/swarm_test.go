@@ -18,7 +18,7 @@ import (
 
 // silence listens and never says a word, like a stopped process or a host
 // behind a firewall that drops packets.
-func silence(t testing.TB) ma.Multiaddr {
+func silence(t *testing.T) ma.Multiaddr {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -30,7 +30,7 @@ func silence(t testing.TB) ma.Multiaddr {
 
 // knows reports how many of the nodes have a record of their own that holder
 // has the blob.
-func knows(t testing.TB, nodes []*Node, holder *Node, d digest.Digest) int {
+func knows(t *testing.T, nodes []*Node, holder *Node, d digest.Digest) int {
 	t.Helper()
 	count := 0
 	for _, n := range nodes {
@@ -59,7 +59,7 @@ func TestStrangersCannotConnect(t *testing.T) {
 			// On the piece channel neither, though its address leaks.
 			c, err := outside.channel.Dial(t.Context(), inside.ID(), inside.pieces.Addr().String())
 			if err == nil {
-				c.Close()
+				_ = c.Close()
 				t.Error("a stranger is on the piece channel")
 			}
 		})
@@ -126,15 +126,38 @@ func TestBlobsOfALonelyNode(t *testing.T) {
 	eventually(t, "alone", func() bool {
 		return testutil.ToFloat64(lonely.metrics.provides.WithLabelValues("alone")) == 1
 	})
-	var others []*Node
-	for range 8 {
+	// The first to come is told everything, ...
+	first, _ := start(t, testOptions(t, key, lonely))
+	others := []*Node{first}
+	for _, d := range blobs {
+		eventually(t, "the first to come was not told", func() bool { return knows(t, others, lonely, d) == 1 })
+	}
+	// ... and as the swarm grows, at least half of it.
+	for range 7 {
 		n, _ := start(t, testOptions(t, key, lonely))
 		others = append(others, n)
 	}
 	for _, d := range blobs {
-		eventually(t, "a blob of the lonely node is unknown to some", func() bool {
-			return knows(t, others, lonely, d) == len(others)
+		eventually(t, "a blob of the lonely node is known to few", func() bool {
+			return knows(t, others, lonely, d) >= len(others)/2
 		})
+	}
+}
+
+func TestGrown(t *testing.T) {
+	// A routing table holds a small swarm whole, and 20 more members for each
+	// doubling of a large one.
+	for _, c := range []struct {
+		told, size int
+		want       bool
+	}{
+		{0, 1, true}, {1, 1, false}, {1, 2, true}, {6, 8, false}, {6, 12, true},
+		{19, 37, false}, {19, 38, true}, {20, 39, false}, {20, 40, true},
+		{100, 119, false}, {100, 120, true}, {100, 50, false},
+	} {
+		if got := grown(c.told, c.size); got != c.want {
+			t.Errorf("from %d to %d: %v", c.told, c.size, got)
+		}
 	}
 }
 
@@ -144,7 +167,7 @@ func TestEvictedBlobsAreNotRenewed(t *testing.T) {
 	o := testOptions(t, key, a)
 	n, _ := start(t, o)
 	eventually(t, "no member", func() bool { return n.dht.RoutingTable().Size() > 0 })
-	bulk, err := newRenewal(n, nil, 1)
+	bulk, err := newRenewal(t.Context(), n, nil, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// ErrClosed: the node has been stopped.
+// ErrClosed means that the node has been stopped.
 var ErrClosed = errors.New("p2p: node is closed")
 
 // tasks are the calls and goroutines that a node must wait for before it may

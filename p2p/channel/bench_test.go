@@ -27,7 +27,7 @@ func BenchmarkTransfer(b *testing.B) {
 			content := make([]byte, piece)
 			serve(b, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Length", fmt.Sprint(piece))
-				w.Write(content)
+				_, _ = w.Write(content)
 			}))
 			tr := &http.Transport{
 				MaxIdleConnsPerHost: streams, MaxConnsPerHost: streams, ReadBufferSize: 64 << 10,
@@ -68,6 +68,7 @@ func BenchmarkTransfer(b *testing.B) {
 }
 
 func request(b *testing.B) *http.Request {
+	b.Helper()
 	r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://member/", nil)
 	if err != nil {
 		b.Fatal(err)
@@ -76,6 +77,7 @@ func request(b *testing.B) *http.Request {
 }
 
 func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		b.Fatal(err)

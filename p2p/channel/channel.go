@@ -65,8 +65,10 @@ func (ch *Channel) Dial(ctx context.Context, id peer.ID, addr string) (*Conn, er
 	}
 	config, keys := ch.config(id)
 	b := newBuffered(raw, readBuffer, ch.buffers)
-	c := &Conn{raw: b, tls: tls.Client(b, config), key: ch.key, local: ch.id, dialled: true, keys: keys,
-		settled: func() {}, closed: func() {}}
+	c := &Conn{
+		raw: b, tls: tls.Client(b, config), key: ch.key, local: ch.id, dialled: true, keys: keys,
+		settled: func() {}, closed: func() {},
+	}
 	if err := c.handshake(ctx); err != nil {
 		return nil, err
 	}
@@ -95,17 +97,9 @@ type ListenOptions struct {
 	MaxConns int
 }
 
-// Listen accepts connections from members on addr ("host:port").
-func (ch *Channel) Listen(addr string, o ListenOptions) (*Listener, error) {
-	inner, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("piece channel: %w", err)
-	}
-	return ch.Over(inner, o), nil
-}
-
-// Over is Listen on a listener that the caller opened; it owns it from then on.
-func (ch *Channel) Over(inner net.Listener, o ListenOptions) *Listener {
+// NewListener accepts connections from members on inner, which it owns from
+// then on.
+func (ch *Channel) NewListener(inner net.Listener, o ListenOptions) *Listener {
 	if o.MaxPending <= 0 {
 		o.MaxPending = DefaultMaxPending
 	}
@@ -155,7 +149,8 @@ func (l *Listener) admit(raw net.Conn) *Conn {
 	entry := l.pending.PushBack(raw)
 	config, keys := l.ch.config("")
 	b := newBuffered(raw, requestBuffer, l.ch.buffers)
-	return &Conn{raw: b, tls: tls.Server(b, config), key: l.ch.key, local: l.ch.id, keys: keys,
+	return &Conn{
+		raw: b, tls: tls.Server(b, config), key: l.ch.key, local: l.ch.id, keys: keys,
 		settled: func() {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -165,7 +160,8 @@ func (l *Listener) admit(raw net.Conn) *Conn {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.open--
-		}}
+		},
+	}
 }
 
 type connKey struct{}

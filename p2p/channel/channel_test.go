@@ -19,41 +19,42 @@ import (
 )
 
 // newMember returns a channel with a fresh identity.
-func newMember(t testing.TB, key *swarmkey.Key) *Channel {
-	t.Helper()
+func newMember(tb testing.TB, key *swarmkey.Key) *Channel {
+	tb.Helper()
 	priv, _, err := ic.GenerateEd25519Key(rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ch, err := New(priv, key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return ch
 }
 
 // listen accepts on loopback until the test ends.
-func listen(t testing.TB, ch *Channel, o ListenOptions) *Listener {
-	t.Helper()
-	l, err := ch.Listen("127.0.0.1:0", o)
+func listen(tb testing.TB, ch *Channel, o ListenOptions) *Listener {
+	tb.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
+	l := ch.NewListener(inner, o)
+	tb.Cleanup(func() { l.Close() })
 	return l
 }
 
 // serve runs an HTTP server on l until the test ends.
-func serve(t testing.TB, l net.Listener, h http.Handler) {
-	t.Helper()
+func serve(tb testing.TB, l net.Listener, h http.Handler) {
+	tb.Helper()
 	srv := &http.Server{Handler: h, ConnContext: ConnContext}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		srv.Serve(l)
+		_ = srv.Serve(l)
 	}()
-	t.Cleanup(func() {
-		srv.Close()
+	tb.Cleanup(func() {
+		_ = srv.Close()
 		<-done
 	})
 }
@@ -71,13 +72,13 @@ func TestHTTPBetweenMembers(t *testing.T) {
 			t.Error("the handler does not know who asks")
 		}
 		callers <- id
-		w.Write(body)
+		_, _ = w.Write(body)
 	}))
 	c, err := alice.Dial(t.Context(), bob.id, l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if c.RemotePeer() != bob.id {
 		t.Errorf("dialled %s, is %s", bob.id, c.RemotePeer())
 	}
@@ -91,8 +92,8 @@ func TestHTTPBetweenMembers(t *testing.T) {
 }
 
 // get sends one request over c and returns the body.
-func get(t testing.TB, c net.Conn) []byte {
-	t.Helper()
+func get(tb testing.TB, c net.Conn) []byte {
+	tb.Helper()
 	used := false
 	tr := &http.Transport{DisableKeepAlives: true}
 	tr.DialContext = func(_ context.Context, _, _ string) (net.Conn, error) {
@@ -105,12 +106,12 @@ func get(t testing.TB, c net.Conn) []byte {
 	client := http.Client{Transport: tr, Timeout: 10 * time.Second}
 	resp, err := client.Get("http://member/")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
@@ -149,7 +150,7 @@ func TestStrangersAreRefused(t *testing.T) {
 			}))
 			c, err := newMember(t, test.dialler).Dial(t.Context(), test.ask(bob.id), l.Addr().String())
 			if err == nil {
-				c.Close()
+				_ = c.Close()
 				t.Fatal("connected")
 			}
 			if !test.want(err) {

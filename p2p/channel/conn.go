@@ -23,7 +23,7 @@ import (
 // take well under a second; the rest is for busy machines.
 const HandshakeTimeout = 3 * time.Second
 
-// ErrNotMember: the other side did not prove that it holds the swarm key.
+// ErrNotMember means that the other side did not prove that it holds the swarm key.
 var ErrNotMember = errors.New("not a member of this swarm")
 
 const (
@@ -71,7 +71,7 @@ func (c *Conn) handshake(ctx context.Context) error {
 			c.err = fmt.Errorf("piece channel handshake: %w", context.Cause(ctx))
 		}
 		if c.err != nil {
-			c.raw.Conn.Close()
+			c.raw.Close()
 		}
 		c.proven.Store(c.err == nil)
 		c.settled()
@@ -82,7 +82,7 @@ func (c *Conn) handshake(ctx context.Context) error {
 func (c *Conn) authenticate(ctx context.Context) error {
 	// Closing is the one way to end reads and writes that leaves the deadlines
 	// to the user of the connection, who may have set some already.
-	stop := context.AfterFunc(ctx, func() { c.raw.Conn.Close() })
+	stop := context.AfterFunc(ctx, func() { c.raw.Close() })
 	defer stop()
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("piece channel: %w", err)
@@ -182,7 +182,7 @@ func (c *Conn) Close() error {
 	}
 	// Nobody waits for a handshake that is under way; one that never began
 	// must not begin.
-	err := c.raw.Conn.Close()
+	err := c.raw.Close()
 	c.once.Do(func() {
 		c.err = net.ErrClosed
 		c.settled()

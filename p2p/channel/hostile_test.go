@@ -50,7 +50,7 @@ func newImpostor(t *testing.T, ch *Channel, to peer.ID, addr string) *impostor {
 	}
 	config, _ := ch.config(to)
 	c := tls.Client(raw, config)
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { _ = c.Close() })
 	if err := c.HandshakeContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestForgedProofs(t *testing.T) {
 			if n, err := second.Read(make([]byte, 1)); n > 0 || err == nil {
 				t.Error("the listener answered a stranger")
 			}
-			other.Close()
+			_ = other.Close()
 			refused := false
 			for _, e := range ended {
 				err := <-e
@@ -135,7 +135,7 @@ func TestTrueProofIsBelieved(t *testing.T) {
 	if !key.Verify(proofMessage(labelListener, i.exporter, i.id, bob.id), [32]byte(got[1:])) {
 		t.Error("the listener's proof does not hold")
 	}
-	i.Close()
+	_ = i.Close()
 	if err := <-ended; !errors.Is(err, io.EOF) {
 		t.Errorf("read ended with %v", err)
 	}
@@ -159,8 +159,8 @@ func TestReflectedProof(t *testing.T) {
 		}
 		config, _ := mallory.config("")
 		c := tls.Server(raw, config)
-		defer c.Close()
-		io.CopyN(c, c, proofSize)
+		defer func() { _ = c.Close() }()
+		_, _ = io.CopyN(c, c, proofSize)
 	}()
 	_, err = newMember(t, key).Dial(t.Context(), mallory.id, inner.Addr().String())
 	if !errors.Is(err, ErrNotMember) {
@@ -188,7 +188,7 @@ func TestRotatedKeysMeet(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s to %s: %v", p[0], p[1], err)
 		}
-		c.Close()
+		_ = c.Close()
 		if err := <-ended; !errors.Is(err, io.EOF) {
 			t.Errorf("%s to %s: %v", p[0], p[1], err)
 		}
@@ -204,7 +204,7 @@ func TestGarbageInsteadOfTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	io.WriteString(raw, "GET /shoal/1/info HTTP/1.1\r\nHost: x\r\n\r\n")
+	_, _ = io.WriteString(raw, "GET /shoal/1/info HTTP/1.1\r\nHost: x\r\n\r\n")
 	if err := <-ended; err == nil {
 		t.Error("plain HTTP was let in")
 	}
@@ -241,7 +241,7 @@ func TestSilentStrangerIsCutOff(t *testing.T) {
 	bob := newMember(t, swarmkey.New())
 	synctest.Test(t, func(t *testing.T) {
 		inner := newPipes()
-		l := bob.Over(inner, ListenOptions{})
+		l := bob.NewListener(inner, ListenOptions{})
 		defer l.Close()
 		ended := acceptRead(l)
 		c := inner.dial()
@@ -288,7 +288,7 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 			}
 			wg.Go(func() {
 				defer c.Close()
-				io.Copy(c, c)
+				_, _ = io.Copy(c, c)
 			})
 		}
 	}()
@@ -326,7 +326,7 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 	if _, err := io.ReadFull(c, echo[:]); err != nil || string(echo[:]) != "hello" {
 		t.Errorf("the member's connection: %q %v", echo, err)
 	}
-	c.Close()
+	_ = c.Close()
 	for _, c := range conns {
 		c.Close()
 	}
@@ -348,7 +348,7 @@ func TestConnectionLimit(t *testing.T) {
 				return
 			}
 			accepted <- c
-			c.Read(make([]byte, 1)) // the handshake, then until it is closed
+			_, _ = c.Read(make([]byte, 1)) // the handshake, then until it is closed
 		}
 	}()
 	first, err := alice.Dial(t.Context(), bob.id, l.Addr().String())
@@ -359,16 +359,16 @@ func TestConnectionLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c, err := alice.Dial(t.Context(), bob.id, l.Addr().String()); err == nil {
-		c.Close()
+		_ = c.Close()
 		t.Error("a second connection over the limit of one")
 	}
 	(<-accepted).Close()
-	first.Close()
+	_ = first.Close()
 	again, err := alice.Dial(t.Context(), bob.id, l.Addr().String())
 	if err != nil {
 		t.Fatalf("no room after the first was closed: %v", err)
 	}
-	again.Close()
+	_ = again.Close()
 	(<-accepted).Close()
 	l.Close()
 	<-done
@@ -380,7 +380,7 @@ func TestCloseDoesNotWaitForTheHandshake(t *testing.T) {
 	bob := newMember(t, swarmkey.New())
 	synctest.Test(t, func(t *testing.T) {
 		inner := newPipes()
-		l := bob.Over(inner, ListenOptions{})
+		l := bob.NewListener(inner, ListenOptions{})
 		defer l.Close()
 		other := make(chan net.Conn, 1)
 		go func() { other <- inner.dial() }()
@@ -438,7 +438,7 @@ func TestRecordsAreGathered(t *testing.T) {
 		t.Errorf("1 MiB of records went out in %d writes, want %d", inner.writes, want)
 	}
 	inner.writes = 0
-	b.Write(record) // an alert, say: nobody would flush it
+	_, _ = b.Write(record) // an alert, say: nobody would flush it
 	if inner.writes != 1 {
 		t.Error("a write outside of Write was held back")
 	}
@@ -449,7 +449,7 @@ func TestFailedFlushSticks(t *testing.T) {
 	inner := &countingConn{fail: broken}
 	b := newBuffered(inner, 16, newBufferPool())
 	b.cork()
-	b.Write([]byte("x"))
+	_, _ = b.Write([]byte("x"))
 	if err := b.uncork(); !errors.Is(err, broken) {
 		t.Errorf("uncork: %v", err)
 	}

@@ -100,9 +100,9 @@ func (l liar) answer(w http.ResponseWriter, r *http.Request, body []byte) {
 		return
 	}
 	w.Header().Set("Content-Length", fmt.Sprint(whole))
-	w.Write(body)
+	_, _ = w.Write(body)
 	if len(body) < whole {
-		http.NewResponseController(w).Flush()
+		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler) // closes the connection
 	}
 }
@@ -113,5 +113,5 @@ func (liar) garbage(w http.ResponseWriter) {
 		return
 	}
 	defer c.Close()
-	io.WriteString(c, strings.Repeat("\x00\xff this is no answer \r\n\r\n", 1000))
+	_, _ = io.WriteString(c, strings.Repeat("\x00\xff this is no answer \r\n\r\n", 1000))
 }

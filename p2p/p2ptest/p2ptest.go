@@ -62,15 +62,15 @@ type Member struct {
 
 // NewCluster starts n members, the first of which all others join, and returns
 // when each has joined.
-func NewCluster(t testing.TB, n int, o Options) *Cluster {
-	t.Helper()
+func NewCluster(tb testing.TB, n int, o Options) *Cluster {
+	tb.Helper()
 	if o.Key == nil {
 		o.Key = swarmkey.New()
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Cluster{t: t, o: o}
+	c := &Cluster{t: tb, o: o}
 	for range n {
 		c.start()
 	}
@@ -99,8 +99,9 @@ func (c *Cluster) start() *Member {
 	if m.Cache, err = blobcache.Open(m.Dir, c.o.Cache); err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(func() { m.Cache.Close() })
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	c.t.Cleanup(func() { _ = m.Cache.Close() })
+	var lc net.ListenConfig
+	inner, err := lc.Listen(c.t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -191,14 +192,14 @@ func (m *Member) AwaitHolders(d digest.Digest, holders ...*Member) {
 }
 
 // Eventually returns when ok does, and fails the test after ten seconds.
-func Eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func Eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 10 s: %s", what)
+			tb.Fatalf("after 10 s: %s", what)
 		}
 		<-poll.C
 	}

@@ -29,7 +29,7 @@ func TestCluster(t *testing.T) {
 	c.Add().AwaitHolders(d.Digest, c.Members[1])
 	c.Members[1].Stop()
 	Eventually(t, "a stopped member is still connected", func() bool {
-		for _, other := range c.Members[2].Node.Members() {
+		for _, other := range c.Members[2].Members() {
 			if other.Peer == c.Members[1].ID() {
 				return false
 			}
@@ -45,7 +45,7 @@ func TestFreeze(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := newGate(inner)
-	defer g.Close()
+	defer func() { _ = g.Close() }()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -54,14 +54,14 @@ func TestFreeze(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 	}()
 	c, err := net.Dial("tcp", g.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	echo := func() error {
-		c.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		_ = c.SetDeadline(time.Now().Add(100 * time.Millisecond))
 		if _, err := c.Write([]byte("x")); err != nil {
 			return err
 		}
@@ -75,7 +75,7 @@ func TestFreeze(t *testing.T) {
 		t.Errorf("a frozen connection answers: %v", err)
 	}
 	g.thaw()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Errorf("after the thaw: %v", err)
 	}
@@ -87,7 +87,7 @@ func TestFreeze(t *testing.T) {
 // answers every request with ten bytes.
 func TestLies(t *testing.T) {
 	truth := []byte("0123456789")
-	honest := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(truth) })
+	honest := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(truth) })
 	for _, lie := range Lies() {
 		t.Run(string(lie), func(t *testing.T) {
 			srv := httptest.NewServer(liar{lie, honest})

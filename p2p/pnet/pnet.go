@@ -47,7 +47,7 @@ const nonceSize = 24
 // libp2p writes the header, 20 bytes, and then waits for the dialler's.
 const maxHeld = 1 << 10
 
-// ErrNotMember: the other side does not use a key of this swarm.
+// ErrNotMember means that the other side does not use a key of this swarm.
 var ErrNotMember = errors.New("private network: not a member of this swarm")
 
 // Transport returns a constructor of the TCP transport for libp2p.Transport.
@@ -70,6 +70,7 @@ type upgrader struct {
 	keys [][32]byte
 }
 
+//nolint:revive // argument-limit: the signature is libp2p's
 func (u upgrader) Upgrade(ctx context.Context, t transport.Transport, c manet.Conn, dir network.Direction, p peer.ID, scope network.ConnManagementScope) (transport.CapableConn, error) {
 	return u.Upgrader.Upgrade(ctx, t, newConn(c, u.keys[:1], dir == network.DirOutbound), dir, p, scope)
 }

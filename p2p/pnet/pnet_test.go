@@ -31,7 +31,7 @@ func newHost(t *testing.T, transport ...libp2p.Option) host.Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.Close() })
+	t.Cleanup(func() { _ = h.Close() })
 	return h
 }
 
@@ -156,9 +156,9 @@ func TestMemberMayBeSilentLater(t *testing.T) {
 		inside, outside := pipe()
 		listener, dialler := newConn(inside, [][32]byte{key(t), k}, false), newConn(outside, [][32]byte{k}, true)
 		go func() {
-			io.WriteString(dialler, header)
-			time.Sleep(2 * HeaderTimeout) // fake time
-			io.WriteString(dialler, "late")
+			_, _ = io.WriteString(dialler, header)
+			<-time.After(2 * HeaderTimeout) // fake time
+			_, _ = io.WriteString(dialler, "late")
 		}()
 		got := make([]byte, len(header)+4)
 		// In small reads, so that what was decrypted ahead is handed out.
@@ -170,8 +170,8 @@ func TestMemberMayBeSilentLater(t *testing.T) {
 		if string(got) != header+"late" {
 			t.Errorf("read %q", got)
 		}
-		listener.Close()
-		dialler.Close()
+		_ = listener.Close()
+		_ = dialler.Close()
 	})
 }
 
@@ -179,7 +179,7 @@ func TestHeldBackWritesAreBounded(t *testing.T) {
 	inside, outside := pipe()
 	defer outside.Close()
 	c := newConn(inside, [][32]byte{key(t)}, false)
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if _, err := c.Write(make([]byte, maxHeld)); err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ const (
 	maxFileSize = 16 << 10
 )
 
-// ErrInvalid: the text is not a swarm key file.
+// ErrInvalid means that the text is not a swarm key file.
 var ErrInvalid = errors.New("not a swarm key")
 
 // Key is the shared secret of a swarm. Make one with New, Parse, Load or
@@ -197,7 +197,7 @@ func (k *Key) String() string {
 
 // Format keeps every verb of fmt, %#v included, from printing the secret.
 func (k *Key) Format(s fmt.State, _ rune) {
-	io.WriteString(s, "swarmkey("+k.String()+")")
+	_, _ = io.WriteString(s, "swarmkey("+k.String()+")")
 }
 
 // CID returns the name under which the DHT knows the blob: a CIDv1 of raw
