@@ -1,6 +1,8 @@
 package origin_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -9,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -63,6 +64,7 @@ func TestBlobFaults(t *testing.T) {
 		{name: "429 for 2 s", effect: origintest.TooMany(2 * time.Second), times: 1, body: data, took: 2 * time.Second, saw: []string{"429", "200"}},
 		{name: "429 for a minute", effect: origintest.TooMany(time.Minute), err: blob.ErrUnavailable, saw: []string{"429"}},
 		{name: "429 without a word", effect: origintest.Status(429), err: blob.ErrUnavailable, saw: []string{"429"}},
+		{name: "429 for 5 s", effect: origintest.TooMany(5 * time.Second), err: blob.ErrUnavailable, saw: []string{"429"}},
 		{name: "dropped", effect: origintest.Drop(), err: blob.ErrUnavailable, slow: 600 * time.Millisecond, saw: []string{"0", "0", "0"}},
 		{name: "dropped once", effect: origintest.Drop(), times: 1, body: data, slow: 150 * time.Millisecond, saw: []string{"0", "200"}},
 		{name: "silence", effect: origintest.Silence(), err: blob.ErrStalled, took: 5 * time.Second, saw: []string{"0"}},
@@ -125,6 +127,41 @@ func TestBlobFaults(t *testing.T) {
 	}
 }
 
+func TestTheBodyOfAnErrorIsNotWaitedFor(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.t
+		r := w.registry("u.test:80", origintest.Options{})
+		d := r.AddBlob("lib/x", []byte(data))
+		r.Fault(origintest.Fault{Effect: origintest.Status(404)})
+		r.Fault(origintest.Fault{Effect: origintest.SilenceAfter(3)})
+		begin := time.Now()
+		_, _, err := read(t.Context(), w.repository("u.test").Blobs(), d, whole)
+		if took := time.Since(begin); !errors.Is(err, blob.ErrNotFound) || took != 500*time.Millisecond {
+			t.Errorf("error %v after %v", err, took)
+		}
+	})
+}
+
+func TestBytesAreLeftAsTheyAre(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.t
+		r := w.registry("u.test:80", origintest.Options{})
+		var zipped bytes.Buffer
+		zw := gzip.NewWriter(&zipped)
+		if _, err := zw.Write([]byte(data)); err != nil {
+			t.Fatal(err)
+		}
+		if err := zw.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d := r.AddBlob("lib/x", zipped.Bytes())
+		r.Fault(origintest.Fault{Effect: origintest.Header("Content-Encoding", "gzip")})
+		if _, body, err := read(t.Context(), w.repository("u.test").Blobs(), d, whole); err != nil || body != zipped.String() {
+			t.Errorf("got %q, %v", body, err)
+		}
+	})
+}
+
 func TestRedirectsEnd(t *testing.T) {
 	inWorld(t, func(w *world) {
 		t := w.t
@@ -145,7 +182,7 @@ func TestRanges(t *testing.T) {
 		rng    blob.Range
 		size   int64 // of the descriptor
 		effect origintest.Effect
-		cut    int64 // bytes that are left away at the end
+		delta  int64 // added to the length that is told
 		body   string
 		got    blob.Range
 		told   int64
@@ -168,9 +205,9 @@ func TestRanges(t *testing.T) {
 		{name: "behind an unknown end", rng: blob.Range{Offset: 10, Length: 1}, size: -1, err: blob.ErrTooLarge, asked: " bytes=10-10", status: "416"},
 		{name: "ignored", rng: blob.Range{Offset: 2, Length: 3}, size: 10, effect: origintest.IgnoreRange(), body: data, got: blob.Range{Length: 10}, told: 10, asked: " bytes=2-4", status: "200"},
 		{name: "total untold", rng: blob.Range{Offset: 2, Length: 3}, size: 10, effect: origintest.LieRange("bytes 2-4/*"), body: "234", got: blob.Range{Offset: 2, Length: 3}, told: -1, asked: " bytes=2-4", status: "206"},
-		{name: "shorter", rng: blob.Range{Offset: 2, Length: 8}, size: 10, effect: origintest.LieRange("bytes 2-6/10"), cut: 3, body: "23456", got: blob.Range{Offset: 2, Length: 5}, told: 10, asked: " bytes=2-9", status: "206"},
+		{name: "shorter", rng: blob.Range{Offset: 2, Length: 8}, size: 10, effect: origintest.LieRange("bytes 2-6/10"), delta: -3, body: "23456", got: blob.Range{Offset: 2, Length: 5}, told: 10, asked: " bytes=2-9", status: "206"},
 		{name: "other offset", rng: blob.Range{Offset: 2, Length: 3}, size: 10, effect: origintest.LieRange("bytes 3-5/10"), err: blob.ErrUnavailable, asked: " bytes=2-4", status: "206"},
-		{name: "longer", rng: blob.Range{Offset: 2, Length: 3}, size: 10, effect: origintest.LieRange("bytes 2-5/10"), err: blob.ErrUnavailable, asked: " bytes=2-4", status: "206"},
+		{name: "longer", rng: blob.Range{Offset: 2, Length: 3}, size: 10, effect: origintest.LieRange("bytes 2-5/10"), delta: 1, err: blob.ErrUnavailable, asked: " bytes=2-4", status: "206"},
 		{name: "not as long as its body", rng: blob.Range{Offset: 2, Length: 3}, size: 10, effect: origintest.LieRange("bytes 2-3/10"), err: blob.ErrUnavailable, asked: " bytes=2-4", status: "206"},
 		{name: "no Content-Range", rng: blob.Range{Offset: 2, Length: 3}, size: 10, effect: origintest.Header("Content-Range", ""), err: blob.ErrUnavailable, asked: " bytes=2-4", status: "206"},
 		{name: "over a TiB", rng: blob.Range{Offset: 2, Length: 3}, size: -1, effect: origintest.LieRange("bytes 2-4/1099511627777"), err: blob.ErrTooLarge, asked: " bytes=2-4", status: "206"},
@@ -185,8 +222,8 @@ func TestRanges(t *testing.T) {
 				if tt.effect != nil {
 					r.Fault(origintest.Fault{Effect: tt.effect})
 				}
-				if tt.cut > 0 {
-					r.Fault(origintest.Fault{Effect: origintest.LieLength(-tt.cut)})
+				if tt.delta != 0 {
+					r.Fault(origintest.Fault{Effect: origintest.LieLength(tt.delta)})
 				}
 				st, body, err := read(t.Context(), w.repository("u.test").Blobs(), d, tt.rng)
 				if !errors.Is(err, tt.err) || err != nil && tt.err == nil {
@@ -263,110 +300,6 @@ func TestIdentity(t *testing.T) {
 		one, two := identity(t, u, d, whole), identity(t, u, d, whole)
 		if one == "" || one == two {
 			t.Errorf("answers without a validator have the identities %q and %q", one, two)
-		}
-	})
-}
-
-func TestASlowReaderIsNotAStall(t *testing.T) {
-	inWorld(t, func(w *world) {
-		t := w.t
-		r := w.registry("u.test:80", origintest.Options{})
-		d := r.AddBlob("lib/x", make([]byte, 1<<20))
-		st, err := w.repository("u.test").Blobs().Open(t.Context(), d, whole)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer st.Body.Close()
-		for range 3 {
-			w.pass(time.Hour)
-			if _, err := io.ReadFull(st.Body, make([]byte, 300<<10)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
-}
-
-func TestClosingTheBodyEndsTheRequest(t *testing.T) {
-	inWorld(t, func(w *world) {
-		t := w.t
-		r := w.registry("u.test:80", origintest.Options{})
-		d := r.AddBlob("lib/x", []byte(data))
-		r.Fault(origintest.Fault{Effect: origintest.SilenceAfter(1)})
-		st, err := w.repository("u.test").Blobs().Open(t.Context(), d, whole)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := st.Body.Close(); err != nil {
-			t.Error(err)
-		}
-		synctest.Wait()
-		if n := w.open.Load(); n != 0 {
-			t.Errorf("%d connections are left", n)
-		}
-	})
-}
-
-func TestTheContextGovernsTheBody(t *testing.T) {
-	inWorld(t, func(w *world) {
-		t := w.t
-		r := w.registry("u.test:80", origintest.Options{})
-		d := r.AddBlob("lib/x", []byte(data))
-		r.Fault(origintest.Fault{Effect: origintest.SilenceAfter(1)})
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		begin := time.Now()
-		_, _, err := read(ctx, w.repository("u.test").Blobs(), d, whole)
-		if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 3*time.Second {
-			t.Errorf("error %v after %v", err, time.Since(begin))
-		}
-	})
-}
-
-func TestTheContextGovernsEveryWait(t *testing.T) {
-	for name, effect := range map[string]origintest.Effect{
-		"headers":     origintest.Silence(),
-		"retry":       origintest.Status(503),
-		"retry after": origintest.TooMany(3 * time.Second),
-	} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				t := w.t
-				r := w.registry("u.test:80", origintest.Options{})
-				d := r.AddBlob("lib/x", []byte(data))
-				r.Fault(origintest.Fault{Effect: effect})
-				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-				defer cancel()
-				begin := time.Now()
-				_, _, err := read(ctx, w.repository("u.test").Blobs(), d, whole)
-				if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 30*time.Millisecond {
-					t.Errorf("error %v after %v", err, time.Since(begin))
-				}
-			})
-		})
-	}
-}
-
-func TestConnectionsAreUsedAgain(t *testing.T) {
-	inWorld(t, func(w *world) {
-		t := w.t
-		r := w.registry("u.test:80", origintest.Options{Auth: &origintest.TokenAuth{}})
-		d := r.AddBlob("lib/x", make([]byte, 100<<10))
-		repo := w.repository("u.test")
-		r.Fault(origintest.Fault{Kind: origintest.Blob, Skip: 3, Times: 1, Effect: origintest.Status(503)})
-		for i := range 10 {
-			if _, _, err := read(t.Context(), repo.Blobs(), d, blob.Range{Offset: int64(i), Length: 50 << 10}); err != nil {
-				t.Fatal(err)
-			}
-			missing := blob.Descriptor{Digest: digest.FromString("missing"), Size: -1}
-			if _, _, err := read(t.Context(), repo.Blobs(), missing, whole); !errors.Is(err, blob.ErrNotFound) {
-				t.Fatal(err)
-			}
-			if _, err := repo.Stat(t.Context(), d); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if n := w.dialled.Load(); n != 1 {
-			t.Errorf("%d connections were made, want 1", n)
 		}
 	})
 }

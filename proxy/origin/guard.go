@@ -101,6 +101,8 @@ func (g guard) public(a netip.Addr) bool {
 const headStart = 250 * time.Millisecond
 
 func (g guard) dialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err

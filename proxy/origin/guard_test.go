@@ -63,7 +63,7 @@ func TestPrivateAddressesAreNotDialled(t *testing.T) {
 		"169.254.169.254": false, "100.64.0.1": false, "0.0.0.0": false, "0.1.2.3": false, "255.255.255.255": false, "240.0.0.1": false,
 		"224.0.0.1": false, "192.0.0.8": false, "198.18.0.1": false, "203.0.113.1": false, "192.88.99.1": false,
 		"::1": false, "::": false, "fe80::1": false, "fc00::1": false, "fd12::1": false, "ff02::1": false, "fec0::1": false,
-		"::ffff:10.0.0.1": false, "::ffff:8.8.8.8": true, "::10.0.0.1": false,
+		"::ffff:10.0.0.1": false, "::ffff:100.64.0.1": false, "::ffff:8.8.8.8": true, "::10.0.0.1": false,
 		"64:ff9b::a00:1": false, "64:ff9b:1::1": false, "2002:a00:1::1": false, "2001::1": false, "2001:db8::1": false, "100::1": false,
 	} {
 		t.Run(ip, func(t *testing.T) {
@@ -129,6 +129,31 @@ func TestAnAddressThatIsDownCostsLittle(t *testing.T) {
 		})
 	}
 }
+
+func TestNoAddressThatAnswers(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.t
+		_, src, d := unlisted(w, "8.8.8.8", "8.8.4.4")
+		silent := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		w.mu.Lock()
+		w.down = map[string]func(context.Context) error{"8.8.8.8:443": silent, "8.8.4.4:443": silent}
+		w.mu.Unlock()
+		begin := time.Now()
+		_, _, err := read(t.Context(), src, d, whole)
+		// Two looks of 3.5 s each, and what is left of AnswerTimeout.
+		if took := time.Since(begin); !errors.Is(err, blob.ErrStalled) || took != 9*time.Second {
+			t.Errorf("error %v after %v", err, took)
+		}
+		w.pass(dialTimeout) // a dial may outlive the request that began it
+		synctest.Wait()
+		if n := w.dialled.Load(); n != 0 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+// dialTimeout is that of the package.
+const dialTimeout = 3500 * time.Millisecond
 
 func TestARegistryThatDoesNotExist(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -87,6 +87,19 @@ func TestManifestFaults(t *testing.T) {
 	}
 }
 
+func TestAManifestByDigestIsCheckedAgainstIt(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.t
+		r := w.registry("u.test:80", origintest.Options{})
+		d := r.AddManifest("lib/x", "v1", v1.MediaTypeImageManifest, []byte(manifest))
+		r.Fault(origintest.Fault{Effect: origintest.Header("Docker-Content-Digest", "")})
+		r.Fault(origintest.Fault{Effect: origintest.Body([]byte(`{"mediaType":"a/b"}`))})
+		if _, _, err := w.repository("u.test").Manifest(t.Context(), d.Digest.String(), nil); !errors.Is(err, blob.ErrCorrupt) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
 func TestManifestBodies(t *testing.T) {
 	tests := []struct {
 		name, declared, body string

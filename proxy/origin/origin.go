@@ -39,6 +39,10 @@ import (
 // DockerHub is the registry that a request means when it names none.
 const DockerHub = "docker.io"
 
+// dialTimeout is how long a look-up and a connect may take: over two lost SYNs
+// (1 s and 2 s), and below HeaderTimeout.
+const dialTimeout = 3500 * time.Millisecond
+
 // Upstreams maps the name of a registry to the base URLs of its upstreams, the
 // first one preferred.
 type Upstreams map[string][]string
@@ -144,8 +148,7 @@ func (o Options) withDefaults() Options {
 		}
 	}
 	if o.Dial == nil {
-		// Longer than two lost SYNs, shorter than HeaderTimeout.
-		o.Dial = (&net.Dialer{Timeout: 3500 * time.Millisecond, KeepAlive: 15 * time.Second}).DialContext
+		o.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
 	}
 	if o.Resolver == nil {
 		o.Resolver = net.DefaultResolver

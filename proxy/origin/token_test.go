@@ -107,6 +107,7 @@ func TestTokenFaults(t *testing.T) {
 		{name: "broken", effect: answer(`{"token":"sesame`), err: blob.ErrUnavailable},
 		{name: "a number", effect: answer(`{"token":5,"x":"sesame"}`), err: blob.ErrUnavailable},
 		{name: "endless", effect: answer(`{"token":"` + strings.Repeat("sesame", 20_000) + `"}`), err: blob.ErrUnavailable},
+		{name: "padded", effect: answer(`{"token":"sesame"}` + strings.Repeat(" ", 70_000)), err: blob.ErrUnavailable},
 		{name: "wrong", effect: answer(`{"token":"sesame"}`), err: blob.ErrDenied},
 		{name: "access_token", effect: answer(`{"access_token":"sesame"}`), err: blob.ErrDenied},
 	}

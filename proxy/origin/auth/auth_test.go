@@ -126,6 +126,16 @@ func TestHowLongATokenIsValid(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoToken(t *testing.T) {
+	for _, raw := range []string{
+		``, `{}`, `[]`, `"x"`, `{"token":""}`, `{"token":5}`, `{"token":"a b"}`, `{"token":"a\nb"}`, `{"token":"a\u0000"}`, `{"token":"é"}`,
+	} {
+		if tok, err := parse([]byte(raw), time.Now()); !errors.Is(err, blob.ErrUnavailable) || tok != (token{}) {
+			t.Errorf("%s: %v, %v", raw, tok, err)
+		}
+	}
+}
+
 func TestAWaitEndsWithItsContextAndAFetchWithItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := Bearer{Realm: &url.URL{Scheme: "https", Host: "a.io"}}

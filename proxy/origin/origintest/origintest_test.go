@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,6 +105,13 @@ func TestLayersAreOfTheExactSizeAndUnpack(t *testing.T) {
 				data, err := io.ReadAll(tr)
 				if err != nil {
 					t.Fatal(err)
+				}
+				blocks := map[string]bool{}
+				for block := range slices.Chunk(data, 4096) {
+					if blocks[string(block)] {
+						t.Fatalf("%s holds a block twice", h.Name)
+					}
+					blocks[string(block)] = true
 				}
 				if h.Name == "bin/busy" && !bytes.Equal(data, busy) {
 					t.Errorf("bin/busy holds %q", data)
@@ -226,40 +232,6 @@ func inBubble(t *testing.T, o origintest.Options, f func(bubble)) {
 	})
 }
 
-func TestTheUplinkIsSharedExactlyAndEvenly(t *testing.T) {
-	for _, rate := range []int64{2e7, 1e8} {
-		for _, conns := range []int{1, 4, 25} {
-			t.Run(fmt.Sprintf("%d Mbit/s, %d connections", rate/1e6, conns), func(t *testing.T) {
-				inBubble(t, origintest.Options{UplinkBitsPerSecond: rate}, func(b bubble) {
-					t, r, c := b.t, b.r, b.c
-					size := rate / 8 / int64(conns) // one second for all together
-					d := r.AddBlob("x", make([]byte, size))
-					begin := time.Now()
-					took := make([]time.Duration, conns)
-					var all sync.WaitGroup
-					for i := range conns {
-						all.Go(func() {
-							a, err := get(t, c, "http://o.test/v2/x/blobs/"+d.Digest.String())
-							if err != nil || int64(len(a.body)) != size {
-								t.Errorf("%d bytes, %v", len(a.body), err)
-							}
-							took[i] = time.Since(begin)
-						})
-					}
-					all.Wait()
-					first, last := slices.Min(took), slices.Max(took)
-					if last < 980*time.Millisecond || last > 1020*time.Millisecond {
-						t.Errorf("one second's worth took %v", last)
-					}
-					if first < 900*time.Millisecond {
-						t.Errorf("a connection was done after %v: no even share", first)
-					}
-				})
-			})
-		}
-	}
-}
-
 func TestLatencyComesBeforeHeaders(t *testing.T) {
 	inBubble(t, origintest.Options{Latency: 20 * time.Millisecond}, func(b bubble) {
 		t, c := b.t, b.c
@@ -269,6 +241,40 @@ func TestLatencyComesBeforeHeaders(t *testing.T) {
 		}
 		if took := time.Since(begin); took != 20*time.Millisecond {
 			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestATokenIsForOneRepositoryAndATime(t *testing.T) {
+	inBubble(t, origintest.Options{Auth: &origintest.TokenAuth{Expires: time.Minute}}, func(b bubble) {
+		d := b.r.AddBlob("x", []byte("content"))
+		b.r.AddBlob("y", []byte("content"))
+		ask := func(path string, header ...string) answer {
+			b.t.Helper()
+			a, err := get(b.t, b.c, "http://o.test"+path, header...)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			return a
+		}
+		want := `Bearer realm="http://o.test/token",service="origintest",scope="repository:x:pull"`
+		if a := ask("/v2/x/blobs/" + d.Digest.String()); a.status != 401 || a.header.Get("Www-Authenticate") != want {
+			b.t.Errorf("without a token: %d, %s", a.status, a.header.Get("Www-Authenticate"))
+		}
+		if a := ask("/token?scope=repository:x:pull"); !strings.Contains(string(a.body), `"token":"token-1"`) {
+			b.t.Fatalf("token is %s", a.body)
+		}
+		for path, status := range map[string]int{"/v2/": 200, "/v2/x/blobs/": 200, "/v2/y/blobs/": 401} {
+			if strings.HasSuffix(path, "blobs/") {
+				path += d.Digest.String()
+			}
+			if a := ask(path, "Authorization", "Bearer token-1"); a.status != status {
+				b.t.Errorf("%s is %d, want %d", path, a.status, status)
+			}
+		}
+		time.Sleep(time.Minute) //nolint:forbidigo // within a synctest bubble nobody waits
+		if a := ask("/v2/", "Authorization", "Bearer token-1"); a.status != 401 {
+			b.t.Errorf("an expired token gives %d", a.status)
 		}
 	})
 }
