@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/singleflight"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
@@ -232,8 +233,9 @@ type direct struct {
 	ctx   context.Context
 	end   context.CancelFunc
 
+	flights singleflight.Group
+
 	mu      sync.Mutex
-	started []digest.Digest
 	failing error // of the next pieces to be written
 }
 
@@ -249,12 +251,27 @@ func (f *direct) begin() {
 
 func (f *direct) Fetch(ctx context.Context, d blob.Descriptor, source blob.Source) (*blobcache.Fill, error) {
 	f.begin()
+	flight := f.flights.DoChan(d.Digest.String(), func() (any, error) {
+		return f.open(d, source)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case r := <-flight:
+		fill, _ := r.Val.(*blobcache.Fill)
+		return fill, r.Err
+	}
+}
+
+func (f *direct) open(d blob.Descriptor, source blob.Source) (*blobcache.Fill, error) {
 	if fill, ok := f.cache.Running(d.Digest); ok {
 		return fill, nil
 	}
-	opening, opened := context.WithCancel(f.ctx)
-	defer context.AfterFunc(ctx, opened)()
-	s, err := source.Open(opening, d, blob.Range{Length: -1})
+	if here, ok := f.cache.Stat(d.Digest); ok {
+		fill, _, err := f.cache.Fill(here)
+		return fill, err
+	}
+	s, err := source.Open(f.ctx, d, blob.Range{Length: -1})
 	if err != nil {
 		return nil, err
 	}
@@ -270,9 +287,6 @@ func (f *direct) Fetch(ctx context.Context, d blob.Descriptor, source blob.Sourc
 		}
 		return fill, err
 	}
-	f.mu.Lock()
-	f.started = append(f.started, d.Digest)
-	f.mu.Unlock()
 	f.work.Go(func() {
 		if err := f.drive(fill, s, source); err != nil {
 			fill.Fail(err)
