@@ -15,14 +15,12 @@
 package origin
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -34,6 +32,7 @@ import (
 
 	"shoal/blobcache/blob"
 	"shoal/proxy/origin/auth"
+	"shoal/proxy/origin/public"
 )
 
 // DockerHub is the registry that a request means when it names none.
@@ -47,13 +46,17 @@ const dialTimeout = 3500 * time.Millisecond
 // first one preferred.
 type Upstreams map[string][]string
 
-// Resolver looks names up, as *net.Resolver does.
-type Resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
+// ErrRegistryRefused is a registry, or a host that it leads to, that the
+// operator did not list and that is not public. It is a blob.ErrNotFound too.
+var ErrRegistryRefused = public.ErrRefused
 
-// DialFunc connects, as (*net.Dialer).DialContext does.
-type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+// What reaches the network, and stands in for it in tests.
+type (
+	// Resolver looks names up, as *net.Resolver does.
+	Resolver = public.Resolver
+	// DialFunc connects, as (*net.Dialer).DialContext does.
+	DialFunc = public.DialFunc
+)
 
 // Options for New. The zero value is usable.
 type Options struct {
@@ -108,7 +111,7 @@ func New(o Options) (*Client, error) {
 	o = o.withDefaults()
 	c := &Client{o: o, registries: map[string][]*upstream{}, tokens: auth.NewTokens(), targets: newTargets()}
 	c.listed = o.transport(o.Dial)
-	c.guarded = o.transport(newGuard(o.Resolver, o.Dial).dialContext)
+	c.guarded = o.transport(public.NewDialer(o.Resolver, o.Dial, dialTimeout).DialContext)
 	registries := Upstreams{DockerHub: {"https://registry-1.docker.io"}}
 	for name, bases := range o.Registries {
 		registries[strings.ToLower(name)] = bases
@@ -225,7 +228,7 @@ func (c *Client) Repository(registry, name string) (*Repository, error) {
 	registry = strings.ToLower(registry)
 	ups, ok := c.registries[registry]
 	if !ok {
-		host, err := publicName(registry)
+		host, err := public.Name(registry)
 		if err != nil {
 			return nil, err
 		}

@@ -1,7 +1,6 @@
 package origin
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -50,21 +49,6 @@ func FuzzParseContentRange(f *testing.F) {
 		rng, size, ok := parseContentRange(s)
 		if ok && (rng.Offset < 0 || rng.Length <= 0 || size >= 0 && rng.Offset+rng.Length > size || size < blob.UnknownSize) {
 			t.Errorf("%q: %v of %d", s, rng, size)
-		}
-	})
-}
-
-func FuzzPublicName(f *testing.F) {
-	for _, s := range []string{"ghcr.io", "ghcr.io:443", "127.0.0.1", "127.1", "[::1]:443", "localhost", "a.internal", "me@ghcr.io"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		host, err := publicName(s)
-		if err != nil {
-			return
-		}
-		if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") || strings.ContainsAny(host, "@/:?#%[]\\ ") {
-			t.Errorf("%q gives %q", s, host)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"shoal/blobcache/blob"
+	"shoal/proxy/origin/public"
 )
 
 const (
@@ -81,13 +82,13 @@ func redirectTarget(up *upstream, q request, from *url.URL, location string) (*u
 	case err != nil, location == "", to.Host == "", to.User != nil, to.Scheme != "https" && to.Scheme != "http":
 		return nil, lie(up, blob.ErrUnavailable, "redirect without a usable Location")
 	case up.unlisted && to.Scheme != "https":
-		return nil, refuse("%s redirects to plain HTTP", up.base)
+		return nil, public.Refuse("%s redirects to plain HTTP", up.base)
 	case from.Scheme == "https" && to.Scheme == "http" && q.kind != kindBlob:
 		// A blob is proven against its digest, a tag is not.
 		return nil, lie(up, blob.ErrUnavailable, "redirect from https to http")
 	}
 	if up.unlisted {
-		if _, err := publicName(to.Host); err != nil {
+		if _, err := public.Name(to.Host); err != nil {
 			return nil, err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"shoal/blobcache/blob"
 	"shoal/proxy/origin/auth"
+	"shoal/proxy/origin/public"
 )
 
 // Kinds of requests, as metrics and errors name them.
@@ -134,7 +135,7 @@ func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url
 	scope := "repository:" + q.repo + ":pull"
 	bearer, err := auth.Find(auth.Parse(resp.Header.Values("WWW-Authenticate")), up.base.Scheme == "http", scope)
 	if err == nil && up.unlisted {
-		_, err = publicName(bearer.Realm.Host)
+		_, err = public.Name(bearer.Realm.Host)
 	}
 	if err != nil {
 		// Without a token this is the answer.

@@ -1,4 +1,12 @@
-package origin
+// Package public keeps a client on the public internet: it tells public DNS
+// names from others, and dials nothing but public addresses. It is for
+// registries that a stranger's request names; what the operator lists needs no
+// guard.
+//
+// What always holds: a Dialer connects to the very address that it checked,
+// whatever the name resolves to a moment later. Its goroutines end with the
+// dial that they belong to.
+package public
 
 import (
 	"context"
@@ -13,14 +21,14 @@ import (
 	"shoal/blobcache/blob"
 )
 
-// ErrRegistryRefused is a registry, or a host that it leads to, that may not
-// be asked because the operator did not list it and it is not a public name. A
-// mirror must not become a way into the network it stands in. It is a
-// blob.ErrNotFound too.
-var ErrRegistryRefused = fmt.Errorf("%w: not a listed registry nor a public one", blob.ErrNotFound)
+// ErrRefused is a registry, or a host that it leads to, that may not be asked
+// because the operator did not list it and it is not public. A mirror must not
+// become a way into the network it stands in. It is a blob.ErrNotFound too.
+var ErrRefused = fmt.Errorf("%w: not a listed registry nor a public one", blob.ErrNotFound)
 
-func refuse(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrRegistryRefused, fmt.Sprintf(format, args...))
+// Refuse returns an ErrRefused with its reason.
+func Refuse(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))
 }
 
 // privateName tells whether public DNS does not serve a name (RFC 6761, 6762,
@@ -33,93 +41,104 @@ func privateName(host string) bool {
 	return false
 }
 
-// publicName checks a registry's name that the operator did not list and
-// returns the host to ask. Only DNS names of at least two labels pass, on the
-// port of HTTPS.
-func publicName(registry string) (string, error) {
+// Name checks the name of a registry, with a port if it has one, and returns
+// the host to ask. Only DNS names of at least two labels pass, on the port of
+// HTTPS; the error is ErrRefused.
+func Name(registry string) (string, error) {
 	host, port, hasPort := strings.Cut(registry, ":")
 	if hasPort && port != "443" {
-		return "", refuse("port of %.80q", registry)
+		return "", Refuse("port of %.80q", registry)
 	}
 	host = strings.ToLower(host)
 	labels := strings.Split(host, ".")
 	if len(host) > 253 || len(labels) < 2 {
-		return "", refuse("%.80q is not a public name", registry)
+		return "", Refuse("%.80q is not a public name", registry)
 	}
 	for _, l := range labels {
 		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-			return "", refuse("%.80q is not a name", registry)
+			return "", Refuse("%.80q is not a name", registry)
 		}
 	}
 	// Resolvers take 127.1, 0x7f.1 and the like for addresses; no top-level
 	// domain begins with a digit.
 	if top := labels[len(labels)-1]; top[0] >= '0' && top[0] <= '9' {
-		return "", refuse("%.80q is an address", registry)
+		return "", Refuse("%.80q is an address", registry)
 	}
 	if privateName(host) {
-		return "", refuse("%.80q is a private name", registry)
+		return "", Refuse("%.80q is a private name", registry)
 	}
 	return host, nil
 }
 
-// guard connects to public addresses only. It resolves the name itself and
-// dials the address that it checked, so that a second look-up cannot give
-// another one.
-type guard struct {
+// Resolver looks names up, as *net.Resolver does.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// DialFunc connects, as (*net.Dialer).DialContext does.
+type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Dialer connects to public addresses only. It is made by NewDialer.
+type Dialer struct {
 	resolver Resolver
 	dial     DialFunc
+	timeout  time.Duration
 	// private are the ranges that netip's own predicates leave out of the IANA
 	// registries of special-purpose addresses, and those that carry an IPv4
 	// address to a gateway of the network.
 	private []netip.Prefix
 }
 
-func newGuard(r Resolver, dial DialFunc) guard {
-	g := guard{resolver: r, dial: dial}
+// NewDialer returns a Dialer that takes at most timeout for look-up and
+// connect together.
+func NewDialer(r Resolver, dial DialFunc, timeout time.Duration) *Dialer {
+	d := &Dialer{resolver: r, dial: dial, timeout: timeout}
 	for _, s := range []string{
 		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
 		"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
 		"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32",
 		"2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
 	} {
-		g.private = append(g.private, netip.MustParsePrefix(s))
+		d.private = append(d.private, netip.MustParsePrefix(s))
 	}
-	return g
+	return d
 }
 
 // public tells whether a is an address of the public internet.
-func (g guard) public(a netip.Addr) bool {
+func (d *Dialer) public(a netip.Addr) bool {
 	a = a.Unmap()
 	if !a.IsGlobalUnicast() || a.IsPrivate() || a.Zone() != "" {
 		return false
 	}
-	return !slices.ContainsFunc(g.private, func(p netip.Prefix) bool { return p.Contains(a) })
+	return !slices.ContainsFunc(d.private, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // headStart is how long an address may take before the next one is tried
 // beside it (RFC 8305, section 8).
 const headStart = 250 * time.Millisecond
 
-func (g guard) dialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+// DialContext connects to addr, "host:port", if the host has a public address;
+// the error is ErrRefused if it has none.
+func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	ips, err := g.resolver.LookupNetIP(ctx, "ip", host)
+	ips, err := d.resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err
 	}
-	ips = slices.DeleteFunc(slices.Clone(ips), func(a netip.Addr) bool { return !g.public(a) })
+	ips = slices.DeleteFunc(slices.Clone(ips), func(a netip.Addr) bool { return !d.public(a) })
 	if len(ips) == 0 {
-		return nil, refuse("%.80q has no public address", host)
+		return nil, Refuse("%.80q has no public address", host)
 	}
-	return g.race(ctx, network, port, ips)
+	return d.race(ctx, network, port, ips)
 }
 
 // race connects to the first of ips that lets it, each with a head start.
-func (g guard) race(ctx context.Context, network, port string, ips []netip.Addr) (net.Conn, error) {
+func (d *Dialer) race(ctx context.Context, network, port string, ips []netip.Addr) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
@@ -139,7 +158,7 @@ func (g guard) race(ctx context.Context, network, port string, ips []netip.Addr)
 			addr := net.JoinHostPort(ips[started].Unmap().String(), port)
 			started++
 			go func() {
-				conn, err := g.dial(ctx, network, addr)
+				conn, err := d.dial(ctx, network, addr)
 				results <- result{conn, err}
 			}()
 			next.Reset(headStart)
