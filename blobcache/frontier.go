@@ -165,6 +165,10 @@ func (f *Fill) proveRestored() {
 				err = errors.Join(blob.ErrCorrupt, err)
 			}
 		}
+		if errors.Is(err, blob.ErrCorrupt) && f.wentOut(int(i)) {
+			f.poisoned(err)
+			return
+		}
 		dropped := int64(0)
 		f.mu.Lock()
 		if err == nil {

@@ -38,7 +38,7 @@ func (c *Cache) Put(ctx context.Context, d blob.Descriptor, r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("put %s: %w", d.Digest, err)
 	}
-	p := &put{c: c, ctx: ctx, desc: d, file: file, hasher: proof.NewHasher()}
+	p := &inflow{c: c, ctx: ctx, desc: d, file: file, hasher: proof.NewHasher()}
 	err = p.run(r)
 	err = errors.Join(err, file.Close())
 	if err != nil {
@@ -49,8 +49,8 @@ func (c *Cache) Put(ctx context.Context, d blob.Descriptor, r io.Reader) error {
 	return nil
 }
 
-// put is a blob on its way through Put.
-type put struct {
+// inflow is a blob on its way through Put.
+type inflow struct {
 	c      *Cache
 	ctx    context.Context // of the call
 	desc   blob.Descriptor
@@ -58,7 +58,7 @@ type put struct {
 	hasher *proof.Hasher
 }
 
-func (p *put) run(r io.Reader) error {
+func (p *inflow) run(r io.Reader) error {
 	buf := p.c.pieces.Get().(*[blob.PieceSize]byte)
 	defer p.c.pieces.Put(buf)
 	limit := int64(blob.MaxSize)
@@ -105,7 +105,7 @@ func tooMuch(d blob.Descriptor) error {
 	return blob.ErrTooLarge
 }
 
-func (p *put) write(data []byte) error {
+func (p *inflow) write(data []byte) error {
 	length := int64(len(data))
 	if err := p.c.reserve(length); err != nil {
 		return err

@@ -169,7 +169,7 @@ func equalChains(a, b proof.Chain) bool {
 // doubt decides over a piece that does not agree with a hint. The origin's
 // word counts more than the hint, and so do the same bytes when they come a
 // second time; then the hint is dropped and the error is nil.
-func (f *Fill) doubt(w *write, sum [sha256.Size]byte, from Provenance) error {
+func (f *Fill) doubt(w *delivery, sum [sha256.Size]byte, from Provenance) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !sameChain(w.chain, f.hint) {
@@ -208,17 +208,16 @@ func (f *Fill) reject() {
 	f.rounds++
 	keep, sole := f.keepers()
 	hopeless := sole != "" || f.rounds >= maxRounds
-	flowed := f.flowed > 0
 	f.mu.Unlock()
 	f.c.log.Warn("pieces do not lead to the digest", "digest", f.key.digest, "size", f.key.size,
 		"pieces", f.n, "kept", keep.Count(), "round", f.rounds, "upstream", sole)
 	if hopeless {
-		if flowed {
-			f.c.bury(f.key.digest)
+		err := fmt.Errorf("%s: %w: size %d, round %d, all from upstream %q", f.key.digest, blob.ErrCorrupt, f.key.size, f.rounds, sole)
+		if f.wentOut(0) {
+			f.poisoned(err)
+		} else {
+			f.Fail(err)
 		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.fail(fmt.Errorf("%s: %w: size %d, all from upstream %q", f.key.digest, blob.ErrCorrupt, f.key.size, sole))
 		return
 	}
 	sums, err := f.sums(func(i int) bool { return !keep.Test(uint(i)) })
@@ -231,6 +230,20 @@ func (f *Fill) reject() {
 	}
 	f.mu.Unlock()
 	f.c.release(dropped)
+}
+
+// wentOut tells whether piece i may have gone to clients before it was proven.
+func (f *Fill) wentOut(i int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return i < f.flowed
+}
+
+// poisoned fails the fill because of wrong bytes that clients have, and has
+// nobody go on with them.
+func (f *Fill) poisoned(err error) {
+	f.c.bury(f.key.digest)
+	f.Fail(err)
 }
 
 // keepers chooses the pieces that stay after a failed closure: those from the

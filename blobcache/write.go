@@ -43,8 +43,8 @@ func (f *Fill) WritePiece(i int, data []byte, from Provenance) error {
 	return nil
 }
 
-// write is one piece on its way to the disk.
-type write struct {
+// delivery is one piece on its way to the disk.
+type delivery struct {
 	f      *Fill
 	i      int
 	chain  proof.Chain // to be checked against, if not nil
@@ -55,7 +55,7 @@ type write struct {
 
 // claim makes the caller the writer of piece i. It returns nil and no error if
 // the piece is here already.
-func (f *Fill) claim(i int) (*write, error) {
+func (f *Fill) claim(i int) (*delivery, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
@@ -73,7 +73,7 @@ func (f *Fill) claim(i int) (*write, error) {
 		<-changed
 		f.mu.Lock()
 	}
-	w := &write{f: f, i: i}
+	w := &delivery{f: f, i: i}
 	switch {
 	case f.sealed != nil:
 		w.chain, w.sealed = f.sealed, true
@@ -88,7 +88,7 @@ func (f *Fill) claim(i int) (*write, error) {
 }
 
 // check compares data with the chain, on the caller's core.
-func (w *write) check(data []byte, from Provenance) error {
+func (w *delivery) check(data []byte, from Provenance) error {
 	if w.chain == nil {
 		return nil
 	}
@@ -121,7 +121,7 @@ func (f *Fill) store(i int, data []byte) error {
 }
 
 // settle ends a write and lets everybody know.
-func (f *Fill) settle(w *write, from Provenance, err error) {
+func (f *Fill) settle(w *delivery, from Provenance, err error) {
 	i := uint(w.i)
 	f.mu.Lock()
 	defer f.mu.Unlock()
