@@ -19,6 +19,7 @@ import (
 const (
 	dataName   = "data"
 	bitmapName = "pieces"
+	bitmapNext = "pieces.next" // the next version: room for it is taken in advance
 )
 
 // The file "pieces" says which pieces of "data" are on disk: magic with the
@@ -58,7 +59,7 @@ func encodeBitmap(size int64, p progress) []byte {
 func decodeBitmap(b []byte, size int64) (progress, error) {
 	n := uint(blob.PieceCount(size))
 	words := make([]uint64, (n+63)/64)
-	if len(b) != bitmapHeader+8*len(words)+sha256.Size {
+	if len(b) != bitmapSize(size) {
 		return progress{}, fmt.Errorf("%w: %d bytes", errBitmap, len(b))
 	}
 	body, sum := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
@@ -84,24 +85,47 @@ func decodeBitmap(b []byte, size int64) (progress, error) {
 	return progress{have: bitset.FromWithLength(n, words), flowed: int(flowed)}, nil
 }
 
-// writeBitmap replaces the bitmap in dir. The data must be on disk.
+// writeBitmap replaces the bitmap in dir. The data must be on disk. When the
+// disk gets full, one more bitmap can still be written: what is there by then
+// is not lost.
 func (d disk) writeBitmap(dir string, size int64, p progress) error {
-	temp := filepath.Join(dir, bitmapName+".new")
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	next := filepath.Join(dir, bitmapNext)
+	if err := d.overwrite(next, encodeBitmap(size, p)); err != nil {
+		return err
+	}
+	if err := d.rename(next, filepath.Join(dir, bitmapName)); err != nil {
+		return err
+	}
+	if err := d.syncDir(dir); err != nil {
+		return err
+	}
+	if err := reserveBitmap(dir, size); !noSpace(err) {
+		return err
+	}
+	return nil
+}
+
+// overwrite writes a file in place and brings it to the disk.
+func (d disk) overwrite(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(encodeBitmap(size, p))
+	_, err = f.Write(b)
 	if err == nil {
 		err = d.sync(f)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := d.rename(temp, filepath.Join(dir, bitmapName)); err != nil {
-		return err
-	}
-	return d.syncDir(dir)
+	return errors.Join(err, f.Close())
+}
+
+// reserveBitmap takes the room that the next bitmap in dir needs.
+func reserveBitmap(dir string, size int64) error {
+	return os.WriteFile(filepath.Join(dir, bitmapNext), make([]byte, bitmapSize(size)), 0o600)
+}
+
+// bitmapSize is the length of the file in bytes.
+func bitmapSize(size int64) int {
+	return bitmapHeader + (blob.PieceCount(size)+63)/64*8 + sha256.Size
 }
 
 // readBitmap returns the pieces that are on disk in dir. Bits of pieces that
@@ -113,8 +137,7 @@ func readBitmap(dir string, size, dataSize int64) (progress, error) {
 	}
 	defer f.Close()
 	// One byte more than it should have, so that a longer file is noticed.
-	most := bitmapHeader + (blob.PieceCount(size)+63)/64*8 + sha256.Size + 1
-	b, err := io.ReadAll(io.LimitReader(f, int64(most)))
+	b, err := io.ReadAll(io.LimitReader(f, int64(bitmapSize(size))+1))
 	if err != nil {
 		return progress{}, err
 	}

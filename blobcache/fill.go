@@ -216,22 +216,30 @@ func (f *Fill) openFiles() error {
 	if err != nil {
 		return err
 	}
-	st, err := file.Stat()
-	if err != nil {
+	f.file = file
+	if err := f.restore(dir); err != nil {
 		return errors.Join(err, file.Close())
 	}
-	f.file = file
-	if st.Size() == 0 {
-		return nil
+	if err := reserveBitmap(dir, f.key.size); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	return nil
+}
+
+// restore finds out what of the blob is in the file already.
+func (f *Fill) restore(dir string) error {
+	st, err := f.file.Stat()
+	if err != nil || st.Size() == 0 {
+		return err
 	}
 	p, err := readBitmap(dir, f.key.size, st.Size())
 	if err != nil {
 		f.c.log.Warn("partial blob starts over", "digest", f.key.digest, "size", f.key.size, "error", err)
-		return file.Truncate(0)
+		return f.file.Truncate(0)
 	}
 	if st.Size() > f.key.size {
-		if err := file.Truncate(f.key.size); err != nil {
-			return errors.Join(err, file.Close())
+		if err := f.file.Truncate(f.key.size); err != nil {
+			return err
 		}
 	}
 	f.have, f.flowed = p.have, p.flowed
