@@ -1,0 +1,261 @@
+package plan
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/bits-and-blooms/bitset"
+)
+
+// Member is a source of pieces, as a small integer that the driver chooses.
+type Member int
+
+// Origin is the member that stands for the origin registry.
+const Origin Member = 0
+
+// ID names a request of one Plan. IDs are never used again.
+type ID uint64
+
+// Request is an order to fetch Count pieces from First on from Member.
+type Request struct {
+	ID           ID
+	Member       Member
+	First, Count int
+}
+
+// Orders is what the driver must do now: start some requests, and break off
+// others, about which it reports nothing any more.
+type Orders struct {
+	Start  []Request
+	Cancel []ID
+}
+
+// Room is how many requests the driver can carry more at the moment.
+type Room struct{ Members, Origin int }
+
+// Config is what a Plan starts from.
+type Config struct {
+	// Size is the length of the blob and PieceSize that of its pieces, in
+	// bytes.
+	Size, PieceSize int64
+	// Here holds the pieces that need not be fetched; nil means none.
+	Here *bitset.BitSet
+	// Seed makes ties fall differently on every node.
+	Seed   uint64
+	Tuning Tuning
+}
+
+// Plan is the state of one fill.
+type Plan struct {
+	tune   Tuning
+	size   int64
+	piece  int64
+	pieces int
+	rng    *rand.Rand
+
+	here    *bitset.BitSet // fetched and stored
+	open    *bitset.BitSet // missing, and in no live request
+	audit   *bitset.BitSet // to come from the origin while there is one
+	claims  []uint8        // live requests that owe the piece
+	near    offers         // by live members of the own zone
+	far     offers         // by those of others
+	missing int
+	heads   []int // where readers are
+
+	members  map[Member]*member
+	order    []*member  // members but the origin, in order of joining
+	requests []*request // in flight, oldest first
+	lastID   ID
+	origin   origin
+	swarm    meter // bytes from members other than the origin
+}
+
+// offers counts what live members offer.
+type offers struct {
+	live   int     // members
+	wholes int     // of these, with every piece
+	parts  []int32 // of the others, with the piece
+}
+
+// member is what is known of a member other than the origin.
+type member struct {
+	id       Member
+	far      bool
+	has      *bitset.BitSet // what it offers, without refused; nil if every piece
+	refused  *bitset.BitSet // pieces that it gave wrongly; nil if none
+	counted  bool           // live: part of near or far
+	requests int            // in flight
+	stalled  int            // of these, stalled
+	owed     int64          // bytes that those still have to bring
+	rate     meter
+	failures int
+	rest     time.Duration // not asked before
+}
+
+// request is a request in flight.
+type request struct {
+	Request
+	from    *member // nil for the origin
+	next    int     // the piece that comes next
+	got     int64
+	last    time.Duration // when the last byte came
+	stalled bool          // its claims were given back
+	stream  bool          // an origin that does not serve ranges
+}
+
+func (r *request) end() int { return r.First + r.Count }
+
+// New returns the plan for a blob. It knows no members.
+func New(c Config) *Plan {
+	n := int((c.Size + c.PieceSize - 1) / c.PieceSize)
+	p := &Plan{
+		tune: c.Tuning, size: c.Size, piece: c.PieceSize, pieces: n,
+		rng:  rand.New(rand.NewPCG(c.Seed, uint64(c.Size))),
+		here: bitset.New(uint(n)), open: bitset.New(uint(n)), audit: bitset.New(uint(n)),
+		claims: make([]uint8, n),
+		near:   offers{parts: make([]int32, n)}, far: offers{parts: make([]int32, n)},
+		heads:   []int{0},
+		members: map[Member]*member{},
+		swarm:   newMeter(c.Tuning.Window),
+	}
+	p.origin.rate = newMeter(c.Tuning.Window)
+	for i := range n {
+		if c.Here != nil && c.Here.Test(uint(i)) {
+			p.here.Set(uint(i))
+			continue
+		}
+		p.open.Set(uint(i))
+		p.missing++
+	}
+	return p
+}
+
+// bytes returns the length of the run of count pieces from first on.
+func (p *Plan) bytes(first, count int) int64 {
+	return min(p.size, int64(first+count)*p.piece) - int64(first)*p.piece
+}
+
+// Missing returns the number of pieces that are not here yet.
+func (p *Plan) Missing() int { return p.missing }
+
+// Done reports whether every piece is here.
+func (p *Plan) Done() bool { return p.missing == 0 }
+
+// Heads tells which pieces readers need next. No heads mean that the blob is
+// wanted from its start.
+func (p *Plan) Heads(pieces ...int) {
+	p.heads = append(p.heads[:0], pieces...)
+	if len(p.heads) == 0 {
+		p.heads = append(p.heads, 0)
+	}
+}
+
+// Join adds a member that offers nothing yet. far means that it is in another
+// zone. A member that is there already stays as it is.
+func (p *Plan) Join(m Member, far bool) {
+	if m == Origin || p.members[m] != nil {
+		return
+	}
+	mem := &member{id: m, far: far, has: bitset.New(uint(p.pieces)), rate: newMeter(p.tune.Window)}
+	p.members[m] = mem
+	p.order = append(p.order, mem)
+}
+
+// Offer replaces what the member offers; nil means every piece.
+func (p *Plan) Offer(m Member, has *bitset.BitSet) {
+	mem := p.members[m]
+	if mem == nil {
+		return
+	}
+	p.change(mem, func() {
+		mem.has = nil
+		if has != nil {
+			mem.has = has.Clone()
+		}
+		if mem.refused != nil {
+			if has == nil {
+				mem.has = bitset.New(uint(p.pieces)).SetAll()
+			}
+			mem.has.InPlaceDifference(mem.refused)
+		}
+	})
+}
+
+// change runs do, which changes what m offers, and keeps the counts right.
+func (p *Plan) change(m *member, do func()) {
+	counted := m.counted
+	p.count(m, false)
+	do()
+	p.count(m, counted)
+}
+
+// Gone removes a member; its requests are over.
+func (p *Plan) Gone(now time.Duration, m Member) {
+	mem := p.members[m]
+	if mem == nil {
+		return
+	}
+	for _, r := range p.of(m) {
+		p.finish(now, r)
+	}
+	p.count(mem, false)
+	delete(p.members, m)
+	for i, o := range p.order {
+		if o == mem {
+			p.order = append(p.order[:i], p.order[i+1:]...)
+			break
+		}
+	}
+}
+
+// count makes a member live, and its offers part of what the swarm offers, or
+// takes them out.
+func (p *Plan) count(m *member, in bool) {
+	if m.counted == in {
+		return
+	}
+	m.counted = in
+	o, d := &p.near, 1
+	if m.far {
+		o = &p.far
+	}
+	if !in {
+		d = -1
+	}
+	o.live += d
+	if m.has == nil {
+		o.wholes += d
+		return
+	}
+	for i, ok := m.has.NextSet(0); ok && i < uint(p.pieces); i, ok = m.has.NextSet(i + 1) {
+		o.parts[i] += int32(d)
+	}
+}
+
+// has reports whether a live member offers piece i.
+func (o *offers) has(i int) bool { return o.wholes > 0 || o.parts[i] > 0 }
+
+// offered reports whether a live member offers piece i.
+func (p *Plan) offered(i int) bool { return p.near.has(i) || p.far.has(i) }
+
+// offers reports whether the member would give piece i.
+func (m *member) offers(i int) bool { return m.has == nil || m.has.Test(uint(i)) }
+
+func (p *Plan) of(m Member) []*request {
+	var of []*request
+	for _, r := range p.requests {
+		if r.Member == m {
+			of = append(of, r)
+		}
+	}
+	return of
+}
+
+func (p *Plan) find(id ID) *request {
+	for _, r := range p.requests {
+		if r.ID == id {
+			return r
+		}
+	}
+	return nil
+}

@@ -1,0 +1,378 @@
+package plan
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/bits-and-blooms/bitset"
+)
+
+func TestOriginAlone(t *testing.T) {
+	w := newWorld(t, 40, 1)
+	w.origin(25 * mb)
+	took := w.run()
+	// In order, at most four pieces each, the second only after the first
+	// answer, never more than two in flight, each piece once.
+	next := 0
+	for _, r := range w.asked {
+		if r.Member != Origin || r.First != next || r.Count > 4 {
+			t.Fatalf("asked %+v when piece %d was next", r, next)
+		}
+		next += r.Count
+	}
+	if w.most[Origin] != 2 || w.twice() != 0 {
+		t.Errorf("%d requests in flight, %d pieces twice; want 2, 0", w.most[Origin], w.twice())
+	}
+	// The link is never idle but for the first round trip.
+	direct := 20*time.Millisecond + time.Duration(float64(w.plan.size)/(25*mb)*float64(time.Second))
+	if took > direct+time.Millisecond {
+		t.Errorf("took %v, a direct stream takes %v", took, direct)
+	}
+}
+
+func TestOriginShowsRangesFirst(t *testing.T) {
+	p := New(Config{Size: 20 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
+	p.OriginFrom(0, 0)
+	room := Room{Members: 8, Origin: 8}
+	first := p.Next(0, room).Start
+	if len(first) != 1 {
+		t.Fatalf("%d requests before the first answer, want 1", len(first))
+	}
+	p.Answered(time.Millisecond, first[0].ID, true)
+	if second := p.Next(time.Millisecond, room).Start; len(second) != 1 || second[0].First != 4 {
+		t.Fatalf("after the first answer: %+v, want one request from piece 4", second)
+	}
+}
+
+func TestOriginWithoutRanges(t *testing.T) {
+	w := newWorld(t, 40, 1)
+	w.origin(25 * mb).unranged = true
+	w.run()
+	if len(w.asked) != 1 || w.twice() != 0 {
+		t.Errorf("%d requests, %d pieces twice; want one stream", len(w.asked), w.twice())
+	}
+}
+
+func TestMembersHelpAStream(t *testing.T) {
+	w := newWorld(t, 400, 1)
+	w.origin(25 * mb).unranged = true
+	// Somebody with the second half shows up when the stream is under way.
+	w.at(time.Second, func() {
+		half := bitset.New(400).SetRange(200, 400)
+		w.member(1, 100*mb, half)
+	})
+	w.run()
+	if w.got[1] < 190 {
+		t.Errorf("the member gave %d pieces, want nearly 200", w.got[1])
+	}
+	if n := w.twice(); n > w.got[1] {
+		t.Errorf("%d pieces twice, although the stream passes only what the member gave", n)
+	}
+}
+
+func TestHolderSparesTheOrigin(t *testing.T) {
+	for _, members := range []int{1, 2, 5} {
+		w := newWorld(t, 300, 1)
+		w.origin(500 * mb) // never asked, so nobody knows how fast it is
+		for m := range members {
+			w.member(Member(m+1), 50*mb, nil)
+		}
+		took := w.run()
+		if w.got[Origin] != 0 || w.twice() != 0 {
+			t.Errorf("%d members: %d pieces from the origin, %d twice; want none", members, w.got[Origin], w.twice())
+		}
+		bound := time.Duration(float64(w.plan.size) / (50 * mb * float64(members)) * float64(time.Second))
+		if took > bound*105/100+50*time.Millisecond {
+			t.Errorf("%d members: took %v, the bound is %v", members, took, bound)
+		}
+	}
+}
+
+func TestOriginGivesWhatNobodyOffers(t *testing.T) {
+	w := newWorld(t, 100, 1)
+	w.origin(25 * mb)
+	w.member(1, 100*mb, bitset.New(100).SetRange(0, 60))
+	w.run()
+	if w.got[1] != 60 || w.got[Origin] != 40 {
+		t.Errorf("member gave %d, origin %d; want 60 and 40", w.got[1], w.got[Origin])
+	}
+}
+
+func TestOriginWaitsForTheSwarm(t *testing.T) {
+	p := New(Config{Size: 4 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
+	p.OriginFrom(150*time.Millisecond, 0)
+	room := Room{Members: 8, Origin: 8}
+	if o := p.Next(0, room); len(o.Start) != 0 {
+		t.Fatalf("asked %+v before its time", o.Start)
+	}
+	if wake, ok := p.NextWake(0); !ok || wake != 150*time.Millisecond {
+		t.Fatalf("next wake %v %v, want 150ms", wake, ok)
+	}
+	if o := p.Next(150*time.Millisecond, room); len(o.Start) != 1 || o.Start[0].Member != Origin {
+		t.Fatalf("got %+v, want the origin asked", o.Start)
+	}
+}
+
+func TestSharesFollowRates(t *testing.T) {
+	w := newWorld(t, 500, 1)
+	w.member(1, 80*mb, nil)
+	w.member(2, 20*mb, nil)
+	took := w.run()
+	if w.got[2] < 70 || w.got[2] > 130 {
+		t.Errorf("the member with a fifth of the rate gave %d of 500 pieces", w.got[2])
+	}
+	if bound := time.Duration(float64(w.plan.size) / (100 * mb) * float64(time.Second)); took > bound*105/100 {
+		t.Errorf("took %v, the bound is %v", took, bound)
+	}
+	if n := w.twice(); n > 4 {
+		t.Errorf("%d pieces twice", n)
+	}
+}
+
+func TestFrozenHolderCostsAStall(t *testing.T) {
+	for name, rescue := range map[string]func(w *world){
+		"another holder": func(w *world) { w.member(2, 100*mb, nil) },
+		"the origin":     func(w *world) { w.origin(100 * mb) },
+	} {
+		w := newWorld(t, 100, 1)
+		w.member(1, 100*mb, nil).freezes = 300 * time.Millisecond
+		rescue(w)
+		if took := w.run(); took > 2500*time.Millisecond {
+			t.Errorf("%s: took %v, want the second of work and one of waiting", name, took)
+		}
+	}
+}
+
+func TestThawedHolderGoesOn(t *testing.T) {
+	w := newWorld(t, 100, 1)
+	s := w.member(1, 100*mb, nil)
+	s.freezes, s.thaws = 300*time.Millisecond, 2*time.Second
+	if took := w.run(); took > 3*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if w.twice() > 0 {
+		t.Errorf("%d pieces twice although the requests woke up", w.twice())
+	}
+}
+
+func TestSlowSwarmIsLeft(t *testing.T) {
+	w := newWorld(t, 100, 1)
+	w.origin(25 * mb)
+	w.member(1, 0.2*mb, nil) // trickles
+	if took := w.run(); took > 7*time.Second {
+		t.Errorf("took %v; the origin alone takes 4.2 s, finding out 2 s", took)
+	}
+}
+
+func TestSwarmFasterThanTheOriginIsKept(t *testing.T) {
+	w := newWorld(t, 60, 1)
+	w.origin(0.3 * mb)
+	w.member(1, 0.9*mb, nil) // slow enough to ask, yet the better one
+	w.run()
+	if w.got[Origin] != 1 {
+		t.Errorf("%d pieces from the slower origin, want the one that tells its rate", w.got[Origin])
+	}
+}
+
+func TestKnownOriginRateAsksAgain(t *testing.T) {
+	w := newWorld(t, 100, 1)
+	w.origin(50 * mb)
+	w.plan.OriginFrom(0, 50*mb)
+	w.member(1, 5*mb, nil)
+	if took := w.run(); took > 5*time.Second {
+		t.Errorf("took %v with an origin known to give it in 2 s", took)
+	}
+}
+
+func TestAuditedPieces(t *testing.T) {
+	w := newWorld(t, 50, 1)
+	w.origin(25 * mb)
+	w.member(1, 100*mb, nil).lies = map[int]bool{7: true, 30: true}
+	w.run()
+	if w.got[Origin] != 2 || w.got[1] != 50 {
+		t.Errorf("origin gave %d, member %d; want the two false pieces from the origin", w.got[Origin], w.got[1])
+	}
+}
+
+func TestAuditWithoutOriginAsksSomebodyElse(t *testing.T) {
+	w := newWorld(t, 50, 1)
+	w.member(1, 100*mb, nil).lies = map[int]bool{7: true}
+	w.at(time.Second, func() { w.member(2, 100*mb, nil) })
+	w.run()
+	for _, r := range w.asked {
+		if r.Member == 2 && (r.First != 7 || r.Count != 1) {
+			t.Errorf("asked the second for %+v, want piece 7 alone", r)
+		}
+	}
+	if w.got[1] != 50 || w.got[2] != 1 {
+		t.Errorf("members gave %d and %d, want 50 and 1", w.got[1], w.got[2])
+	}
+}
+
+func TestFailuresBackOff(t *testing.T) {
+	p := New(Config{Size: 100 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
+	p.Join(1, false)
+	p.Offer(1, nil)
+	var pauses []time.Duration
+	now, room := time.Duration(0), Room{Members: 1}
+	for range 8 {
+		o := p.Next(now, room)
+		if len(o.Start) != 1 {
+			t.Fatalf("at %v: %+v", now, o)
+		}
+		p.Failed(now, o.Start[0].ID, true)
+		wake, ok := p.NextWake(now)
+		if !ok || len(p.Next(wake-1, room).Start) != 0 {
+			t.Fatalf("asked before %v", wake)
+		}
+		pauses, now = append(pauses, wake-now), wake
+	}
+	for i, want := range []time.Duration{250, 500, 1000, 2000, 4000, 8000, 8000, 8000} {
+		if pauses[i] != want*time.Millisecond {
+			t.Errorf("pause %d is %v, want %v ms", i, pauses[i], int64(want))
+		}
+	}
+}
+
+func TestRarestFirst(t *testing.T) {
+	// A reader at the start takes care of pieces 0 to 31; of the others 70 is
+	// the rarest.
+	w := newWorld(t, 100, 1)
+	for m := range Member(3) {
+		has := bitset.New(100).SetRange(32, 100)
+		if m > 0 {
+			has.Clear(70)
+		}
+		w.member(m+1, 10*mb, has)
+	}
+	o := w.plan.Next(0, Room{Members: 12})
+	for _, r := range o.Start {
+		if r.Member == 1 {
+			if r.First != 70 {
+				t.Errorf("first asked %+v, want piece 70", r)
+			}
+			break
+		}
+	}
+}
+
+func TestTiesFallDifferently(t *testing.T) {
+	firsts := map[int]bool{}
+	for seed := range uint64(20) {
+		w := newWorld(t, 200, seed)
+		w.member(1, 10*mb, bitset.New(200).SetRange(32, 200))
+		firsts[w.plan.Next(0, Room{Members: 1}).Start[0].First] = true
+	}
+	if len(firsts) < 10 {
+		t.Errorf("20 nodes began with only %d different pieces", len(firsts))
+	}
+}
+
+func TestHeadComesFirst(t *testing.T) {
+	p := New(Config{Size: 200 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
+	p.Join(1, false)
+	p.Offer(1, nil)
+	p.Heads(120)
+	if r := p.Next(0, Room{Members: 1}).Start[0]; r.First != 120 {
+		t.Errorf("asked %+v, the reader is at 120", r)
+	}
+}
+
+func TestOwnZoneFirst(t *testing.T) {
+	p := New(Config{Size: 100 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
+	p.Join(1, true)
+	p.Offer(1, nil)
+	p.Join(2, false)
+	p.Offer(2, bitset.New(100).SetRange(0, 50))
+	for _, r := range p.Next(0, Room{Members: 100}).Start {
+		if r.Member == 1 && r.First < 50 {
+			t.Errorf("asked another zone for %+v, which the own has", r)
+		}
+	}
+}
+
+func TestGoneMemberIsForgotten(t *testing.T) {
+	w := newWorld(t, 100, 1)
+	w.member(1, 100*mb, nil)
+	w.member(2, 10*mb, nil)
+	w.at(200*time.Millisecond, func() {
+		w.plan.Gone(w.now, 1)
+		for id, tr := range w.open {
+			if tr.Member == 1 {
+				delete(w.open, id)
+			}
+		}
+	})
+	w.run()
+	if w.plan.near.wholes != 1 || len(w.plan.order) != 1 {
+		t.Errorf("%d members counted, %d known; want 1, 1", w.plan.near.wholes, len(w.plan.order))
+	}
+}
+
+// Whatever the members do, the fill ends; and no piece is asked for twice
+// unless something went wrong.
+func TestEndsWhateverHappens(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		w := newWorld(t, 1+rng.IntN(200), seed)
+		w.limit = 10 * time.Minute
+		healthy := true
+		if rng.IntN(2) == 0 {
+			s := w.origin(1*mb + rng.Float64()*50*mb)
+			// A stream passes what members gave, too.
+			s.unranged = rng.IntN(3) == 0
+			healthy = !s.unranged
+		} else {
+			w.member(1000, 1*mb+rng.Float64()*50*mb, nil) // one who stays
+		}
+		for m := range Member(rng.IntN(12)) {
+			s := w.member(m+1, 0.05*mb+rng.Float64()*100*mb, some(rng, w.pieces, rng.Float64()))
+			switch when := time.Duration(1 + rng.IntN(3000)*int(time.Millisecond)); rng.IntN(6) {
+			case 0:
+				s.dies, healthy = when, false
+			case 1:
+				s.freezes, healthy = when, false
+			case 2:
+				s.freezes, s.thaws, healthy = when, when+time.Duration(rng.IntN(5000))*time.Millisecond, false
+			case 3:
+				s.lies, healthy = map[int]bool{rng.IntN(w.pieces): true}, false
+			default:
+				healthy = healthy && s.rate > 20*mb
+			}
+		}
+		w.run()
+		if healthy && w.twice() > w.pieces/10+8 {
+			t.Errorf("seed %d: %d of %d pieces came twice among healthy members", seed, w.twice(), w.pieces)
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func TestEqualMembersNeverFetchTwice(t *testing.T) {
+	for seed := range uint64(50) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		w := newWorld(t, 50+rng.IntN(300), seed)
+		for m := range Member(2 + rng.IntN(8)) {
+			w.member(m+1, 50*mb, nil)
+		}
+		w.run()
+		if w.twice() != 0 {
+			t.Errorf("seed %d: %d pieces twice", seed, w.twice())
+		}
+	}
+}
+
+func TestCarriesACrowd(t *testing.T) {
+	w := newWorld(t, 1000, 1)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for m := range Member(10_000) {
+		w.member(m+1, 10*mb, some(rng, 1000, 0.05))
+	}
+	w.run()
+	if w.twice() > 0 {
+		t.Errorf("%d pieces twice", w.twice())
+	}
+}

@@ -1,0 +1,105 @@
+package plan
+
+import "time"
+
+// hold and release count the live requests that owe piece i.
+func (p *Plan) hold(i int) {
+	p.claims[i]++
+	p.open.Clear(uint(i))
+}
+
+func (p *Plan) release(i int) {
+	p.claims[i]--
+	if p.claims[i] == 0 && !p.here.Test(uint(i)) {
+		p.open.Set(uint(i))
+	}
+}
+
+// claim takes (+1) or gives back (-1) the pieces that a request still owes. A
+// stream holds only those that it will reach soon.
+func (p *Plan) claim(r *request, by int) {
+	end := r.end()
+	if r.stream {
+		end = min(end, r.next+p.tune.StreamAhead)
+	}
+	for i := r.next; i < end; i++ {
+		if by > 0 {
+			p.hold(i)
+		} else {
+			p.release(i)
+		}
+	}
+}
+
+// stall makes a request give back the pieces that it holds, or take them again.
+func (p *Plan) stall(r *request, yes bool) {
+	if r.stalled == yes {
+		return
+	}
+	r.stalled = yes
+	if yes {
+		p.claim(r, -1)
+		r.from.stalled++
+	} else {
+		p.claim(r, +1)
+		r.from.stalled--
+	}
+}
+
+// begin makes a request.
+func (p *Plan) begin(now time.Duration, m Member, first, count int, stream bool) Request {
+	p.lastID++
+	r := &request{
+		Request: Request{ID: p.lastID, Member: m, First: first, Count: count},
+		from:    p.members[m], next: first, last: now, stream: stream,
+	}
+	p.requests = append(p.requests, r)
+	p.claim(r, +1)
+	if m == Origin {
+		p.origin.requests++
+		p.origin.rate.start(now)
+		return r.Request
+	}
+	r.from.requests++
+	r.from.owed += p.bytes(first, count)
+	r.from.rate.start(now)
+	p.swarm.start(now)
+	if r.from.failures > 0 { // nobody waits for a trial: it holds nothing until a byte comes
+		p.stall(r, true)
+	}
+	return r.Request
+}
+
+// finish takes a request out, whole or not.
+func (p *Plan) finish(now time.Duration, r *request) {
+	for i, o := range p.requests {
+		if o == r {
+			p.requests = append(p.requests[:i], p.requests[i+1:]...)
+			break
+		}
+	}
+	if !r.stalled {
+		p.claim(r, -1)
+	}
+	if r.Member == Origin {
+		if p.origin.requests--; p.origin.requests == 0 {
+			p.origin.rate.stop(now)
+		}
+		return
+	}
+	mem := r.from
+	if r.stalled {
+		mem.stalled--
+	}
+	mem.owed = max(0, mem.owed-(p.bytes(r.First, r.Count)-r.got))
+	if mem.requests--; mem.requests == 0 {
+		mem.owed = 0
+		mem.rate.stop(now)
+	}
+	for _, m := range p.order {
+		if m.requests > 0 {
+			return
+		}
+	}
+	p.swarm.stop(now)
+}

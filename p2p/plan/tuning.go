@@ -1,0 +1,71 @@
+package plan
+
+import "time"
+
+// Tuning holds every number that decisions depend on.
+type Tuning struct {
+	// Requests is the number of requests in flight per member. Four streams
+	// reach the line rate where one leaves a third of it unused between
+	// requests (measured at 20 ms: 33 MB/s with one, 105 with four).
+	Requests int
+	// RunPieces is the longest run of a request, in pieces: 4 MiB are little
+	// to fetch again, and enough to hide a round trip.
+	RunPieces int
+	// Ahead is the time that a member's requests in flight should last at its
+	// measured rate. Half a second covers any round trip worth a swarm.
+	Ahead time.Duration
+	// Head is the number of pieces ahead of a reader that are fetched in
+	// order: what a client reads in about a quarter of a second at 1 Gbit/s.
+	Head int
+	// StallAfter without a byte, a request's pieces are given to somebody
+	// else. Shorter waits mistake a lost packet or a busy machine for a dead
+	// member; the cost of a frozen member is this.
+	StallAfter time.Duration
+	// DeadAfter without a byte, a request is cancelled.
+	DeadAfter time.Duration
+	// OriginDeadAfter is the same for the origin: registries may take seconds
+	// to begin an answer, and there is only one of them.
+	OriginDeadAfter time.Duration
+	// Backoff is how long a member is left alone after its first failure; it
+	// doubles up to BackoffMost.
+	Backoff, BackoffMost time.Duration
+	// TakeOver is how much sooner, on top of half the time, another member
+	// must be expected to deliver a piece before it is asked for twice.
+	TakeOver time.Duration
+	// OriginRequests is the number of requests in flight to the origin: one
+	// runs while the other's round trip passes.
+	OriginRequests int
+	// Window is the time over which rates are measured and compared.
+	Window time.Duration
+	// SlowSwarm, in bytes a second, is what members together must reach for
+	// the origin to be left in peace while its rate is unknown: slower than
+	// this a pull hurts, and finding out costs one piece.
+	SlowSwarm float64
+	// OriginShare is the part of the origin's rate that members together must
+	// reach. Just below one, so that equals do not flap.
+	OriginShare float64
+	// StreamAhead is the number of pieces before the position of an origin
+	// that streams that are left to the stream.
+	StreamAhead int
+}
+
+// Defaults returns the numbers that nodes run with.
+func Defaults() Tuning {
+	return Tuning{
+		Requests:        4,
+		RunPieces:       4,
+		Ahead:           500 * time.Millisecond,
+		Head:            32,
+		StallAfter:      time.Second,
+		DeadAfter:       3 * time.Second,
+		OriginDeadAfter: 12 * time.Second,
+		Backoff:         250 * time.Millisecond,
+		BackoffMost:     8 * time.Second,
+		TakeOver:        100 * time.Millisecond,
+		OriginRequests:  2,
+		Window:          2 * time.Second,
+		SlowSwarm:       1 << 20,
+		OriginShare:     0.95,
+		StreamAhead:     8,
+	}
+}
