@@ -50,8 +50,7 @@ func (p *Plan) run(first, most int, ok func(i int) bool) int {
 
 // choose returns the run of open pieces that m is to fetch next.
 func (p *Plan) choose(now time.Duration, m *member) (first, count int, ok bool) {
-	// An origin that keeps failing cannot be waited for.
-	audited := p.origin.present && p.origin.failures < 3 && p.audit.Any()
+	audited := p.originHelps() && p.audit.Any()
 	wants := func(i int) bool {
 		if audited && p.audit.Test(uint(i)) {
 			return false

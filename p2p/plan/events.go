@@ -82,7 +82,8 @@ func (p *Plan) punish(now time.Duration, m Member, blame bool) {
 
 // Lost tells that piece i must be fetched again: what from gave for it was
 // wrong, or may have been. With audit the origin is to give it, if there is
-// one; from is not asked for it again unless it is the origin.
+// one; from is not asked for it again, unless it is the origin or there is nobody
+// else.
 func (p *Plan) Lost(i int, from Member, audit bool) {
 	if mem := p.members[from]; mem != nil {
 		p.change(mem, func() {
@@ -99,6 +100,7 @@ func (p *Plan) Lost(i int, from Member, audit bool) {
 	if audit {
 		p.audit.Set(uint(i))
 	}
+	p.forgive(i)
 	if !p.here.Test(uint(i)) {
 		return
 	}
@@ -106,6 +108,26 @@ func (p *Plan) Lost(i int, from Member, audit bool) {
 	p.missing++
 	if p.claims[i] == 0 {
 		p.open.Set(uint(i))
+	}
+}
+
+// forgive lets everybody be asked for piece i again if there is nobody else.
+func (p *Plan) forgive(i int) {
+	if p.originHelps() {
+		return
+	}
+	for _, m := range p.order {
+		if m.offers(i) {
+			return
+		}
+	}
+	for _, m := range p.order {
+		if m.refused != nil && m.refused.Test(uint(i)) {
+			p.change(m, func() {
+				m.refused.Clear(uint(i))
+				m.has.Set(uint(i))
+			})
+		}
 	}
 }
 

@@ -31,6 +31,10 @@ func (p *Plan) NoOrigin(now time.Duration) {
 	p.origin.present, p.origin.first = false, false
 }
 
+// originHelps reports whether the origin can be waited for: not if it is not
+// there, or keeps failing.
+func (p *Plan) originHelps() bool { return p.origin.present && p.origin.failures < 3 }
+
 // OriginRate returns the rate that this fill measured, in bytes a second.
 func (p *Plan) OriginRate(now time.Duration) (float64, bool) { return p.origin.rate.rate(now) }
 
@@ -42,9 +46,11 @@ func (p *Plan) Answered(now time.Duration, id ID, ranged bool) {
 	if r == nil || r.Member != Origin {
 		return
 	}
-	p.origin.answered, p.origin.whole = true, !ranged
 	r.last = now
-	if ranged == !r.stream {
+	if p.origin.answered = true; r.stream {
+		return // the whole was asked for, and tells nothing
+	}
+	if p.origin.whole = !ranged; ranged {
 		return
 	}
 	p.claim(r, -1)

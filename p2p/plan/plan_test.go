@@ -205,8 +205,9 @@ func TestAuditWithoutOriginAsksSomebodyElse(t *testing.T) {
 			t.Errorf("asked the second for %+v, want piece 7 alone", r)
 		}
 	}
-	if w.got[1] != 50 || w.got[2] != 1 {
-		t.Errorf("members gave %d and %d, want 50 and 1", w.got[1], w.got[2])
+	// Nobody else had it for a second, so the first was asked again.
+	if w.got[1] <= 50 || w.got[2] != 1 {
+		t.Errorf("members gave %d and %d, want over 50 and 1", w.got[1], w.got[2])
 	}
 }
 

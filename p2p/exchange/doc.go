@@ -1,0 +1,31 @@
+// Package exchange moves pieces between members: it serves what the cache has,
+// and it drives every fill, from members and from the origin. Which piece comes
+// from whom is decided by package plan, what is proven by package blobcache;
+// the exchange only carries out and reports. It knows nothing about the DHT or
+// about registries: members are found by a Swarm, the origin is a blob.Source.
+//
+// # Fills
+//
+// Fetch joins the fill of a blob or starts one. A fill has one driver, a
+// goroutine that owns its plan; the goroutines that do I/O report to it and
+// decide nothing. Members are searched at once (search.go); the origin is asked
+// at once if no member is connected or nobody has the blob, and otherwise when
+// the swarm has had its time. A fill ends with the blob in the cache, or with
+// an error when no source has brought a piece for a while; it never waits for
+// ever. That its readers have gone does not end it.
+//
+// # What always holds
+//
+// Only whole blobs and proven pieces are served to members. What a member says
+// or sends is bounded in size and time and believed only as far as it is
+// proven; a piece is stored as that member's, so that it can be convicted when
+// the right bytes are known. A member that lied is banned (ban.go): nothing is
+// fetched from it for a while. At most so many pieces are in memory at once,
+// over all fills, as the budget says (budget.go).
+//
+// # Goroutines
+//
+// New starts none. Those of drivers and their requests belong to the Exchange;
+// Close ends and awaits them. What a fill had stored stays on disk, and the
+// next fill of the same blob goes on from there.
+package exchange

@@ -1,0 +1,449 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/p2p/plan"
+	"shoal/p2p/wire"
+)
+
+// lookTwice is how many lookups must have ended before members count as
+// having nothing: the second sees who announced while the first was made.
+const lookTwice = 2
+
+// driver brings one blob into the cache. Its goroutine (run) owns the plan and
+// all fields that have no lock; the goroutines that do I/O post what happened
+// to it.
+type driver struct {
+	x    *Exchange
+	key  key
+	want blob.Descriptor
+	log  *slog.Logger
+
+	committed chan struct{} // closed when fill or err is set for good
+	fill      *blobcache.Fill
+	err       error
+
+	origins origins
+	counts  counts // for status
+
+	begun   time.Time
+	search  *search
+	plan    *plan.Plan
+	io      sync.WaitGroup
+	events  chan func()
+	flights map[plan.ID]flight
+	sources map[peer.ID]*source
+	byID    map[plan.Member]*source
+	lastID  plan.Member
+	sizes   map[peer.ID]int64 // claims of other sizes
+	first   *opened           // the origin's stream that told the size
+	bytes   fetched
+
+	stored    time.Time // when the last piece was stored
+	busy      time.Time // when there was last somebody to ask
+	rounds    int       // failed closures
+	solo      *source   // after a failed closure without an origin: one at a time
+	settled   bool      // committed is closed
+	aimed     bool      // the plan knows the origin
+	answered  bool      // the origin has answered with bytes
+	originErr error     // what it said last; nil if it was bytes
+}
+
+// source is a member that has something of the blob.
+type source struct {
+	holder  Holder
+	id      plan.Member
+	info    wire.Info // what it said last
+	whole   bool
+	polled  bool // is asked again and again
+	joined  bool // part of the plan
+	chained bool // was asked for its chain
+	tried   bool // was alone to give the blob, and it was wrong
+	odd     int  // pieces in conflict with others
+	failed  int  // requests in a row
+}
+
+// flight is a request in flight.
+type flight struct {
+	plan.Request
+	cancel context.CancelFunc
+}
+
+// fetched counts bytes by source.
+type fetched struct{ origin, peers int64 }
+
+// counts is what status shows.
+type counts struct {
+	mu sync.Mutex
+	s  FillStatus
+	ok bool
+}
+
+func newDriver(x *Exchange, k key, d blob.Descriptor) *driver {
+	return &driver{
+		x: x, key: k, want: d, log: x.log.With("digest", d.Digest),
+		committed: make(chan struct{}),
+		events:    make(chan func(), 64),
+		flights:   make(map[plan.ID]flight),
+		sources:   make(map[peer.ID]*source),
+		byID:      make(map[plan.Member]*source),
+		sizes:     make(map[peer.ID]int64),
+		origins:   origins{changed: make(chan struct{}, 1)},
+	}
+}
+
+func (d *driver) addOrigin(src blob.Source) { d.origins.add(src) }
+
+// status returns the state of the fill, false before there is one.
+func (d *driver) status() (FillStatus, bool) {
+	d.counts.mu.Lock()
+	defer d.counts.mu.Unlock()
+	return d.counts.s, d.counts.ok
+}
+
+// run drives the fill to its end.
+func (d *driver) run(life context.Context) {
+	ctx, cancel := context.WithCancel(life)
+	d.begun = time.Now()
+	d.search = newSearch(d.x, d.want)
+	d.io.Go(func() { d.search.run(ctx) })
+	err := d.begin(ctx)
+	if err == nil && d.plan != nil {
+		err = d.loop(ctx)
+	}
+	cancel()
+	d.first.close()
+	d.await()
+	d.x.forget(d) // who comes now starts anew
+	d.finish(err)
+}
+
+// await waits for everything that does I/O; what it still posts is dropped.
+func (d *driver) await() {
+	done := make(chan struct{})
+	go func() { d.io.Wait(); close(done) }()
+	for {
+		select {
+		case <-d.events:
+		case <-d.search.out:
+		case <-done:
+			return
+		}
+	}
+}
+
+// begin learns the size if it must, and starts the fill. There is no plan
+// after it if there is nothing to drive.
+func (d *driver) begin(ctx context.Context) error {
+	var known []found
+	if d.want.Size < 0 {
+		var err error
+		if known, err = d.resolve(ctx); err != nil {
+			return err
+		}
+	}
+	fill, started, err := d.x.cache.Fill(d.want)
+	if err != nil {
+		return err
+	}
+	d.fill = fill
+	if ended(fill) || !started && d.elsewhere() {
+		d.settle(nil)
+		return nil
+	}
+	d.plan = plan.New(plan.Config{
+		Size: d.want.Size, PieceSize: blob.PieceSize, Here: fill.Have(),
+		Seed: rand.Uint64(), Tuning: d.x.limits.plan,
+	})
+	d.stored, d.busy = time.Now(), time.Now()
+	for _, f := range known {
+		d.found(ctx, f)
+	}
+	if d.plan.Done() { // restored whole: closure decides
+		d.settle(nil)
+	}
+	if blob.PieceCount(d.want.Size) > 1 {
+		// A blob of one piece is here, and announced, before anybody asks.
+		d.io.Go(func() {
+			if err := d.x.swarm.Announce(ctx, d.want.Digest); err != nil && ctx.Err() == nil {
+				d.log.Debug("fill not announced", "error", err)
+			}
+		})
+	}
+	return nil
+}
+
+func ended(f *blobcache.Fill) bool {
+	select {
+	case <-f.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// elsewhere reports whether another driver has the fill of the size that was
+// resolved, and hands the origins over to it.
+func (d *driver) elsewhere() bool {
+	d.x.mu.Lock()
+	other := d.x.drivers[key{d.want.Digest, d.want.Size}]
+	d.x.mu.Unlock()
+	if other == nil || other == d {
+		return false
+	}
+	for _, o := range d.origins.all() {
+		other.addOrigin(o)
+	}
+	return true
+}
+
+// settle tells those who wait that a source has committed itself, or that none
+// will.
+func (d *driver) settle(err error) {
+	if d.settled {
+		return
+	}
+	d.settled, d.err = true, err
+	close(d.committed)
+}
+
+// now is the time of the plan.
+func (d *driver) now() time.Duration { return time.Since(d.begun) }
+
+// post hands what happened to the driver, which takes it until all I/O has
+// ended.
+func (d *driver) post(do func()) { d.events <- do }
+
+// loop drives the plan until the fill ends. It returns why the fill was given
+// up, or nil.
+func (d *driver) loop(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait := d.step(ctx)
+		timer.Reset(wait)
+		select {
+		case do := <-d.events:
+			do()
+			d.drain()
+		case f := <-d.search.out:
+			d.found(ctx, f)
+		case <-d.fill.Rejected():
+			d.drain() // what was stored before it was rejected
+			d.rejected()
+		case <-d.origins.changed:
+		case <-timer.C:
+		case <-d.fill.Done():
+			return d.fill.Err()
+		case <-ctx.Done():
+			return ErrClosed
+		}
+		if err := d.hopeless(); err != nil {
+			return err
+		}
+	}
+}
+
+// drain handles all events that are there.
+func (d *driver) drain() {
+	for {
+		select {
+		case do := <-d.events:
+			do()
+		default:
+			return
+		}
+	}
+}
+
+// tick is the longest time between two looks at the deadlines.
+const tick = 250 * time.Millisecond
+
+// step carries out what the plan wants and returns when to look again.
+func (d *driver) step(ctx context.Context) time.Duration {
+	d.aimOrigin()
+	d.reconcile()
+	room := plan.Room{Members: d.x.members.take(maxAsking), Origin: d.x.origin.take(d.x.limits.plan.OriginRequests)}
+	orders := d.plan.Next(d.now(), room)
+	for _, id := range orders.Cancel {
+		d.cancel(id)
+	}
+	full := false
+	for _, r := range orders.Start {
+		d.start(ctx, r)
+		if r.Member == plan.Origin {
+			room.Origin--
+		} else if room.Members--; room.Members == 0 {
+			full = true // there may be more to ask
+		}
+	}
+	d.x.members.give(room.Members)
+	d.x.origin.give(room.Origin)
+	d.publish()
+	wait := tick
+	if full || room.Members == 0 && room.Origin == 0 {
+		wait = 10 * time.Millisecond // for memory
+	}
+	now := d.now()
+	if wake, ok := d.plan.NextWake(now); ok {
+		wait = min(wait, max(0, wake-now))
+	}
+	if !d.settled {
+		wait = min(wait, 10*time.Millisecond) // for the search to have ended
+	}
+	return wait
+}
+
+// reconcile finds pieces that the plan thinks are here and the fill has
+// dropped: a piece can be rejected before its arrival was reported.
+func (d *driver) reconcile() {
+	if d.rounds == 0 || !d.plan.Done() {
+		return
+	}
+	have := d.fill.Have()
+	for i := range blob.PieceCount(d.want.Size) {
+		if !have.Test(uint(i)) {
+			d.plan.Lost(i, plan.Origin, true)
+		}
+	}
+}
+
+func (d *driver) publish() {
+	n := blob.PieceCount(d.want.Size)
+	joined := 0
+	for _, s := range d.sources {
+		if s.joined {
+			joined++
+		}
+	}
+	d.counts.mu.Lock()
+	defer d.counts.mu.Unlock()
+	d.counts.ok = true
+	d.counts.s = FillStatus{
+		Blob: d.want, Pieces: n, Done: n - d.plan.Missing(), Members: joined,
+		FromOrigin: d.bytes.origin, FromPeers: d.bytes.peers,
+	}
+}
+
+// cancel breaks a request off.
+func (d *driver) cancel(id plan.ID) {
+	if f, ok := d.flights[id]; ok {
+		delete(d.flights, id)
+		f.cancel()
+	}
+}
+
+// hopeless returns why the fill is given up, or nil.
+func (d *driver) hopeless() error {
+	now, l := time.Now(), d.x.limits
+	if d.plan.Done() || ended(d.fill) {
+		d.stored = now // closure takes the time that it takes
+		return nil
+	}
+	if !d.settled {
+		return d.unsettled(now.Sub(d.begun))
+	}
+	if len(d.flights) > 0 || d.origins.current() != nil || d.asksMembers() {
+		d.busy = now
+	}
+	switch {
+	case now.Sub(d.stored) >= l.stalled:
+		return fmt.Errorf("%w: no piece for %v (origin: %v)", blob.ErrStalled, l.stalled, d.originErr)
+	case now.Sub(d.busy) >= l.alone:
+		return fmt.Errorf("%w: nobody left to ask for %d pieces (origin: %v)", blob.ErrUnavailable, d.plan.Missing(), d.originErr)
+	}
+	return nil
+}
+
+// asksMembers reports whether a member is part of the plan.
+func (d *driver) asksMembers() bool {
+	for _, s := range d.sources {
+		if s.joined && s.whole {
+			return true
+		}
+	}
+	return false
+}
+
+// unsettled returns the error of a fill to which no source has committed
+// itself, as soon as it is clear that none will.
+func (d *driver) unsettled(since time.Duration) error {
+	l := d.x.limits
+	state := d.search.state(lookTwice)
+	members := !state.alone && !state.idle
+	switch {
+	case since >= l.commit:
+	case members:
+		return nil
+	case d.origins.current() == nil:
+	case d.originErr != nil && len(d.flights) == 0 && since >= l.retry:
+	default:
+		return nil
+	}
+	if d.originErr != nil {
+		return d.originErr
+	}
+	if d.origins.current() != nil {
+		return fmt.Errorf("%w: no answer within %v", blob.ErrUnavailable, l.commit)
+	}
+	return fmt.Errorf("%w: no member has it and there is no origin to ask", blob.ErrNotFound)
+}
+
+// finish ends the fill, tells those who wait, and convicts whom the end of the
+// fill convicts.
+func (d *driver) finish(err error) {
+	if d.fill != nil && d.plan != nil {
+		if err != nil {
+			d.fill.Fail(err)
+		}
+		<-d.fill.Done()
+		if e := d.fill.Err(); e != nil {
+			err = e
+		} else {
+			err = nil
+		}
+		d.verdicts()
+		d.summary(err)
+	}
+	d.x.metrics.fills.WithLabelValues(result(err)).Inc()
+	d.settle(err)
+}
+
+// summary says how the fill went, and keeps what was learnt about the origin.
+func (d *driver) summary(err error) {
+	args := []any{"size", d.want.Size, "from_origin", d.bytes.origin, "from_peers", d.bytes.peers, "took", time.Since(d.begun).Round(time.Millisecond)}
+	if err != nil {
+		d.log.Info("fill given up", append(args, "error", err)...)
+	} else {
+		d.log.Info("fill done", args...)
+	}
+	if rate, ok := d.plan.OriginRate(d.now()); ok && d.bytes.origin >= 4*blob.PieceSize {
+		d.x.learnOriginRate(rate)
+	}
+}
+
+// result is the label of how a fill ended.
+func result(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrDenied):
+		return "not_found"
+	case errors.Is(err, blob.ErrNoSpace):
+		return "no_space"
+	case errors.Is(err, blob.ErrCorrupt):
+		return "corrupt"
+	}
+	return "failed"
+}

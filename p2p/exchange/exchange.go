@@ -1,0 +1,251 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/p2p/channel"
+	"shoal/p2p/plan"
+)
+
+// ErrClosed: the exchange has been closed.
+var ErrClosed = errors.New("exchange is closed")
+
+// Holder is a member that may have a blob.
+type Holder struct {
+	Peer peer.ID
+	// Pieces are the "host:port" of its piece channel, best first.
+	Pieces []string
+	// Far means that it is in another zone than this node.
+	Far bool
+}
+
+// Swarm finds members.
+type Swarm interface {
+	// Near returns connected members, and how many are connected in all. It
+	// does not wait.
+	Near(most int) (near []Holder, connected int)
+	// Find searches for members that announced the blob and yields each as
+	// soon as it is reached. The channel is closed when the search has ended,
+	// within some seconds, or ctx is done.
+	Find(ctx context.Context, d digest.Digest) <-chan Holder
+	// Announce tells the swarm that this node has the blob or is filling it.
+	Announce(ctx context.Context, d digest.Digest) error
+}
+
+// Options say what an Exchange works with.
+type Options struct {
+	Cache   *blobcache.Cache      // required
+	Channel *channel.Channel      // required: how members are reached
+	Swarm   Swarm                 // required
+	Logger  *slog.Logger          // required
+	Metrics prometheus.Registerer // nil: none
+}
+
+// Exchange serves members, as an http.Handler behind a channel.Listener, and
+// fills the cache. Its methods may be called from any goroutine.
+type Exchange struct {
+	cache   *blobcache.Cache
+	swarm   Swarm
+	log     *slog.Logger
+	metrics *metrics
+	client  *client
+	uploads uploads
+	bans    bans
+	silent  silences
+	members *budget // pieces in memory from members
+	origin  *budget // and from the origin
+	limits  limits
+
+	// originRate is what fills measured last, in bytes a second (float bits).
+	originRate atomic.Uint64
+
+	life context.Context // done when the exchange closes; of no single call
+	end  context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	wg      sync.WaitGroup // drivers
+	drivers map[key]*driver
+}
+
+// key names a fill: a size is part of it, because it is a claim.
+// blob.UnknownSize is a size of its own.
+type key struct {
+	digest digest.Digest
+	size   int64
+}
+
+// limits are the deadlines of fills; tests shorten them.
+type limits struct {
+	plan plan.Tuning
+	// swarmFirst is the time that members have to say that they have a blob
+	// before the origin is asked as well, swarmSmall the same for blobs of
+	// one piece, and swarmMore the time when a holder is known that has not
+	// answered yet.
+	swarmFirst, swarmSmall, swarmMore time.Duration
+	// commit bounds the time until a source has committed itself; a blob that
+	// cannot be had is a 404 within ten seconds.
+	commit time.Duration
+	// retry is how long an origin that is unavailable is tried before the
+	// first source has committed itself.
+	retry time.Duration
+	// alone is how long a fill goes on without anybody to ask.
+	alone time.Duration
+	// stalled is how long a fill goes on without a new piece.
+	stalled time.Duration
+}
+
+func defaults() limits {
+	return limits{
+		plan:       plan.Defaults(),
+		swarmFirst: 150 * time.Millisecond,
+		swarmSmall: 100 * time.Millisecond,
+		swarmMore:  300 * time.Millisecond,
+		commit:     8 * time.Second,
+		retry:      2 * time.Second,
+		alone:      5 * time.Second,
+		stalled:    time.Minute,
+	}
+}
+
+// New returns an exchange without fills.
+func New(o Options) (*Exchange, error) {
+	if o.Cache == nil || o.Channel == nil || o.Swarm == nil || o.Logger == nil {
+		return nil, errors.New("exchange: cache, channel, swarm and logger are required")
+	}
+	m, err := newMetrics(o.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	life, end := context.WithCancel(context.Background())
+	pool := newPool()
+	return &Exchange{
+		cache: o.Cache, swarm: o.Swarm, log: o.Logger, metrics: m,
+		client:  newClient(life, o.Channel),
+		uploads: newUploads(),
+		members: newBudget(memberPieces, pool),
+		origin:  newBudget(originPieces, pool),
+		limits:  defaults(),
+		life:    life, end: end,
+		drivers: make(map[key]*driver),
+	}, nil
+}
+
+// Close ends all fills, waits for everything that they started, and closes
+// idle connections to members.
+func (x *Exchange) Close() error {
+	x.mu.Lock()
+	x.closed = true
+	x.mu.Unlock()
+	x.end()
+	x.wg.Wait()
+	x.client.close()
+	return nil
+}
+
+// Fetch returns the fill of d, joined or started, as soon as some source has
+// committed itself to it: a member that has pieces, or the origin's answer. ctx
+// governs the wait for that only; the fill goes on without it. origin may be
+// nil, and is kept as one more source if the fill is running. d.Size may be
+// blob.UnknownSize: then the first source that tells one is believed, and the
+// fill is of that size. Nothing is waited for longer than 10 s.
+//
+// Errors, wrapped: blob.ErrNotFound if nobody has it; what the origin said
+// (blob.ErrDenied, blob.ErrUnavailable, blob.ErrStalled); those of Cache.Fill;
+// ErrClosed.
+func (x *Exchange) Fetch(ctx context.Context, d blob.Descriptor, origin blob.Source) (*blobcache.Fill, error) {
+	if known, ok := x.cache.Stat(d.Digest); ok && d.Size < 0 {
+		d.Size = known.Size
+	}
+	dr, err := x.drive(d, origin)
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", d.Digest, err)
+	}
+	select {
+	case <-dr.committed:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("fetch %s: %w", d.Digest, context.Cause(ctx))
+	}
+	if dr.err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", d.Digest, dr.err)
+	}
+	return dr.fill, nil
+}
+
+// drive returns the driver of d, started if there is none.
+func (x *Exchange) drive(d blob.Descriptor, origin blob.Source) (*driver, error) {
+	if _, err := blob.ParseDigest(d.Digest.String()); err != nil {
+		return nil, err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return nil, ErrClosed
+	}
+	k := key{d.Digest, max(d.Size, blob.UnknownSize)}
+	dr := x.drivers[k]
+	if dr == nil {
+		dr = newDriver(x, k, d)
+		x.drivers[k] = dr
+		x.wg.Go(func() { dr.run(x.life) })
+	}
+	dr.addOrigin(origin)
+	return dr, nil
+}
+
+func (x *Exchange) forget(dr *driver) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.drivers, dr.key)
+}
+
+// FillStatus is the state of a running fill, for people to look at.
+type FillStatus struct {
+	Blob         blob.Descriptor
+	Pieces, Done int
+	// Members is how many members it is fetched from.
+	Members int
+	// FromOrigin and FromPeers are bytes fetched so far.
+	FromOrigin, FromPeers int64
+}
+
+// Fills lists the running fills, in no order.
+func (x *Exchange) Fills() []FillStatus {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var all []FillStatus
+	for _, dr := range x.drivers {
+		if s, ok := dr.status(); ok {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// convict bans a member and says so, once.
+func (x *Exchange) convict(id peer.ID, reason string, d digest.Digest, piece int) {
+	ban := x.bans.convict(id, time.Now())
+	if ban == 0 {
+		return
+	}
+	x.metrics.bans.WithLabelValues(reason).Inc()
+	x.client.drop(id)
+	x.log.Warn("member lied and is banned", "peer", id, "about", reason, "digest", d, "piece", piece, "for", ban)
+}
+
+func (x *Exchange) learnOriginRate(rate float64) { x.originRate.Store(math.Float64bits(rate)) }
+
+func (x *Exchange) knownOriginRate() float64 { return math.Float64frombits(x.originRate.Load()) }

@@ -1,0 +1,198 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/p2p/plan"
+	"shoal/p2p/wire"
+)
+
+const (
+	// reportBytes and reportEvery: progress is told to the plan for so many
+	// bytes, or after so much time.
+	reportBytes = blob.PieceSize / 4
+	reportEvery = 100 * time.Millisecond
+	// maxFailures is how many requests in a row may fail before a member is
+	// not asked any more for this blob, unless it is found again.
+	maxFailures = 6
+	// maxOdd is how many pieces of a member may be in conflict with those of
+	// others before it is not asked any more for this blob. Nobody is
+	// convicted by that; but somebody who sends something else each time
+	// would keep a fill from its end.
+	maxOdd = 16
+)
+
+// wrongPiece is a piece that a proven chain refuses: its sender lied.
+type wrongPiece struct {
+	piece int
+	err   error
+}
+
+func (w *wrongPiece) Error() string { return w.err.Error() }
+func (w *wrongPiece) Unwrap() error { return w.err }
+
+// errDisk marks errors of storing a piece: the source is not to blame.
+var errDisk = errors.New("piece cannot be stored")
+
+// start carries out a request, for which a piece was reserved in the budget.
+func (d *driver) start(ctx context.Context, r plan.Request) {
+	ctx, cancel := context.WithCancel(ctx)
+	d.flights[r.ID] = flight{r, cancel}
+	src := d.byID[r.Member]
+	if r.Member == plan.Origin {
+		origin, first := d.origins.current(), d.first
+		d.first = nil
+		d.io.Go(func() {
+			err := d.fromOrigin(ctx, r, origin, first)
+			d.post(func() { d.ended(r, src, err) })
+			cancel()
+		})
+		return
+	}
+	d.io.Go(func() {
+		err := d.fromMember(ctx, r, src.holder)
+		d.post(func() { d.ended(r, src, err) })
+		cancel()
+	})
+}
+
+// fromMember fetches a run of pieces from a member.
+func (d *driver) fromMember(ctx context.Context, r plan.Request, h Holder) error {
+	buf := d.x.members.buffer()
+	defer d.x.members.done(buf)
+	body, err := d.x.client.pieces(ctx, h.Peer, wire.Request{
+		Kind: wire.KindPieces, Digest: d.want.Digest, Size: d.want.Size, First: r.First, Count: r.Count,
+	})
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return d.receive(run{Request: r, from: blobcache.Provenance{Peer: h.Peer.String()}}, body, buf)
+}
+
+// run is a run of pieces on its way in.
+type run struct {
+	plan.Request
+	from blobcache.Provenance
+}
+
+// receive reads the pieces of a run and stores each as it comes.
+func (d *driver) receive(r run, body io.Reader, buf *[blob.PieceSize]byte) error {
+	for i := r.First; i < r.First+r.Count; i++ {
+		data := buf[:blob.Piece(i, d.want.Size).Length]
+		if err := d.read(r.ID, body, data); err != nil {
+			return fmt.Errorf("piece %d: %w", i, err)
+		}
+		err := d.fill.WritePiece(i, data, r.from)
+		switch {
+		case err == nil:
+			d.post(func() { d.delivered(r, i, int64(len(data))) })
+		case errors.Is(err, blobcache.ErrConflict):
+			d.post(func() { d.conflict(r, i, err) })
+		case errors.Is(err, blob.ErrCorrupt):
+			return &wrongPiece{i, err}
+		default:
+			return fmt.Errorf("%w: %w", errDisk, err)
+		}
+	}
+	return nil
+}
+
+// read fills data from body and tells the plan of the progress.
+func (d *driver) read(id plan.ID, body io.Reader, data []byte) error {
+	told, last := 0, time.Now()
+	tell := func(n int) {
+		bytes := int64(n - told)
+		told, last = n, time.Now()
+		d.post(func() { d.plan.Progress(d.now(), id, bytes) })
+	}
+	for n := 0; n < len(data); {
+		k, err := body.Read(data[n:])
+		n += k
+		if n == len(data) || n-told >= reportBytes || n > told && time.Since(last) >= reportEvery {
+			tell(n)
+		}
+		if err != nil && n < len(data) {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// delivered tells the plan that a piece was stored.
+func (d *driver) delivered(r run, i int, bytes int64) {
+	d.plan.Delivered(d.now(), r.ID)
+	d.plan.Stored(i) // also if the request was given up meanwhile
+	d.stored = time.Now()
+	if r.Member == plan.Origin {
+		d.bytes.origin += bytes
+		d.x.metrics.fetched.WithLabelValues("origin").Add(float64(bytes))
+		return
+	}
+	d.bytes.peers += bytes
+	d.x.metrics.fetched.WithLabelValues("peers").Add(float64(bytes))
+	if src := d.byID[r.Member]; src != nil {
+		src.failed = 0
+	}
+}
+
+// conflict tells the plan that a piece was not stored, because it disagrees
+// with what others say: another source is asked.
+func (d *driver) conflict(r run, i int, err error) {
+	d.log.Debug("piece is in doubt", "piece", i, "from", r.from.String(), "error", err)
+	d.x.metrics.pieceErrors.Inc()
+	d.plan.Delivered(d.now(), r.ID)
+	d.plan.Lost(i, r.Member, false)
+	if src := d.byID[r.Member]; src != nil {
+		if src.odd++; src.odd >= maxOdd {
+			d.leave(src)
+		}
+	}
+}
+
+// ended handles the end of a request.
+func (d *driver) ended(r plan.Request, src *source, err error) {
+	if _, mine := d.flights[r.ID]; !mine {
+		return // cancelled
+	}
+	delete(d.flights, r.ID)
+	switch {
+	case err == nil:
+		return
+	case errors.Is(err, errDisk):
+		d.fill.Fail(err)
+	case r.Member == plan.Origin:
+		d.originFailed(r, err)
+	default:
+		d.memberFailed(r, src, err)
+	}
+}
+
+// memberFailed handles a request that a member did not bring to its end.
+func (d *driver) memberFailed(r plan.Request, src *source, err error) {
+	now := d.now()
+	busy := errors.Is(err, errBusy)
+	var wrong *wrongPiece
+	d.plan.Failed(now, r.ID, !busy)
+	switch {
+	case errors.As(err, &wrong):
+		d.x.metrics.pieceErrors.Inc()
+		d.ban(src.holder.Peer, "piece", wrong.piece)
+	case errors.Is(err, errGone):
+		d.leave(src)
+	case !busy:
+		if src.failed++; src.failed >= maxFailures {
+			d.leave(src)
+		}
+	}
+	d.log.Debug("member failed", "peer", src.holder.Peer, "first", r.First, "count", r.Count, "error", err)
+}

@@ -1,0 +1,266 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/p2p/plan"
+	"shoal/p2p/wire"
+)
+
+// maxMembers is how many members one fill is fetched from at the same time:
+// enough for any link, and few enough to keep their connections warm.
+const maxMembers = 10
+
+// found takes in what a member said.
+func (d *driver) found(ctx context.Context, f found) {
+	id := f.holder.Peer
+	src := d.sources[id]
+	switch {
+	case d.x.bans.banned(id, time.Now()):
+		return
+	case f.err != nil:
+		if !errors.Is(f.err, errGone) {
+			d.log.Debug("member does not answer", "peer", id, "error", f.err)
+		}
+		if src != nil && !src.whole {
+			d.leave(src)
+		}
+		return
+	case f.info.Size != d.want.Size:
+		d.log.Debug("member says another size", "peer", id, "size", f.info.Size)
+		if f.info.Whole {
+			d.sizes[id] = f.info.Size
+		}
+		return
+	}
+	if src == nil {
+		d.lastID++
+		src = &source{id: d.lastID}
+		d.sources[id] = src
+		d.byID[src.id] = src
+	}
+	src.holder, src.info, src.whole = f.holder, f.info, f.info.Whole
+	if !src.whole && !src.polled {
+		src.polled = true
+		d.io.Go(func() { d.search.poll(ctx, f.holder, f.info) })
+	}
+	d.join(src)
+	if hasChain(f.info) && src.joined && !src.chained {
+		src.chained = true
+		d.io.Go(func() { d.fetchChain(ctx, id) })
+	}
+}
+
+// join makes a member part of the plan if there is room.
+func (d *driver) join(src *source) {
+	if !src.joined && (d.joined() >= maxMembers || d.solo != nil && d.solo != src) {
+		return
+	}
+	src.joined = true
+	d.plan.Join(src.id, src.holder.Far)
+	if src.whole {
+		d.plan.Offer(src.id, nil)
+	} else {
+		d.plan.Offer(src.id, src.info.Proven)
+	}
+	if src.whole || src.info.Proven.Any() {
+		d.settle(nil)
+	}
+}
+
+// joined returns how many members are part of the plan.
+func (d *driver) joined() int {
+	n := 0
+	for _, s := range d.sources {
+		if s.joined {
+			n++
+		}
+	}
+	return n
+}
+
+// bench takes a member out of the plan; its requests are broken off.
+func (d *driver) bench(src *source) {
+	if !src.joined {
+		return
+	}
+	src.joined = false
+	d.plan.Gone(d.now(), src.id)
+	for id, f := range d.flights {
+		if f.Member == src.id {
+			d.cancel(id)
+		}
+	}
+}
+
+// leave forgets a member, until it is found again, and lets another in.
+func (d *driver) leave(src *source) {
+	d.bench(src)
+	id := src.holder.Peer
+	if d.sources[id] != src {
+		return
+	}
+	delete(d.sources, id)
+	delete(d.byID, src.id)
+	d.search.again(id)
+	if d.solo == src {
+		d.chooseSolo()
+	}
+	d.fillUp()
+}
+
+// fillUp lets members in that had to wait.
+func (d *driver) fillUp() {
+	for _, s := range d.sources {
+		if !s.joined {
+			d.join(s)
+		}
+	}
+}
+
+// ban convicts a member and takes it out.
+func (d *driver) ban(id peer.ID, reason string, piece int) {
+	d.x.convict(id, reason, d.want.Digest, piece)
+	if src := d.sources[id]; src != nil {
+		d.leave(src)
+	}
+}
+
+// fetchChain offers the chain of a member to the fill: a hint, which lets
+// pieces be checked on all cores and out of order.
+func (d *driver) fetchChain(ctx context.Context, id peer.ID) {
+	chain, err := d.x.client.chain(ctx, id, d.want)
+	if err == nil {
+		err = d.fill.OfferChain(chain, id.String())
+	}
+	if err == nil {
+		return
+	}
+	d.post(func() {
+		if errors.Is(err, blob.ErrCorrupt) {
+			d.ban(id, "chain", blobcache.ChainPiece)
+			return
+		}
+		d.log.Debug("chain not used", "peer", id, "error", err)
+	})
+}
+
+// rejected takes in what the fill has dropped, and who is convicted.
+func (d *driver) rejected() {
+	rs := d.fill.Rejections()
+	senders := make(map[string]int) // pieces dropped without a verdict
+	lost := 0
+	for _, r := range rs {
+		if r.Proven {
+			d.verdict(r)
+		}
+		if r.Missing {
+			lost++
+			senders[r.From.Peer]++
+		}
+	}
+	if lost == 0 {
+		return
+	}
+	d.rounds++
+	d.log.Warn("pieces are fetched again", "pieces", lost, "senders", len(senders), "round", d.rounds)
+	d.x.metrics.pieceErrors.Add(float64(lost))
+	sole := d.soleSender(senders)
+	for _, r := range rs {
+		if r.Missing {
+			from := plan.Origin
+			if src := d.sender(r.From); src != nil {
+				from = src.id
+			}
+			d.plan.Lost(r.Piece, from, sole == "" && r.From.Peer != "" && d.originUsable())
+		}
+	}
+	if sole != "" {
+		d.ban(sole, "blob", blobcache.ChainPiece)
+		return
+	}
+	if !d.originUsable() && lost > 1 {
+		if d.solo != nil {
+			d.solo.tried = true
+		}
+		d.chooseSolo()
+	}
+}
+
+// soleSender returns the member that sent every piece of a blob that is wrong,
+// if there is one: it said that it has the blob, and no chain is needed to see
+// that it has not.
+func (d *driver) soleSender(pieces map[string]int) peer.ID {
+	for name, n := range pieces {
+		if id, err := peer.Decode(name); err == nil && n == blob.PieceCount(d.want.Size) {
+			return id
+		}
+	}
+	return ""
+}
+
+// sender returns the member that a piece came from, nil if it is not known any
+// more or was none.
+func (d *driver) sender(from blobcache.Provenance) *source {
+	id, err := peer.Decode(from.Peer)
+	if err != nil {
+		return nil
+	}
+	return d.sources[id]
+}
+
+// chooseSolo has one member alone give what is missing: when pieces of several
+// did not lead to the digest and there is no origin to ask, nobody knows whose
+// were wrong, and mixing them again would not tell.
+func (d *driver) chooseSolo() {
+	d.solo = nil
+	for _, s := range d.sources {
+		if s.whole && !s.tried {
+			d.solo = s
+			break
+		}
+	}
+	for _, s := range d.sources {
+		d.bench(s) // also the chosen one: what it was refused for is open again
+	}
+	d.fillUp()
+}
+
+// verdict convicts the sender of what is proven to be wrong.
+func (d *driver) verdict(r blobcache.Rejection) {
+	id, err := peer.Decode(r.From.Peer)
+	if err != nil {
+		return // the origin, or the own disk
+	}
+	reason := "piece"
+	if r.Piece == blobcache.ChainPiece {
+		reason = "chain"
+	}
+	d.ban(id, reason, r.Piece)
+}
+
+// verdicts convicts at the end of the fill: whoever sent wrong pieces or
+// chains, and if the size is a fact now, whoever said that it has the whole at
+// another.
+func (d *driver) verdicts() {
+	for _, r := range d.fill.Rejections() {
+		if r.Proven {
+			d.verdict(r)
+		}
+	}
+	if d.fill.Err() != nil {
+		return
+	}
+	for id := range d.sizes {
+		d.ban(id, "size", blobcache.ChainPiece)
+	}
+}
+
+// hasChain reports whether a chain helps: a blob of one piece has none.
+func hasChain(i wire.Info) bool { return i.Chain && blob.PieceCount(i.Size) > 1 }

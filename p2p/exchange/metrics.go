@@ -1,0 +1,43 @@
+package exchange
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the counters of the exchange.
+type metrics struct {
+	fetched     *prometheus.CounterVec // bytes by source: origin, peers
+	served      prometheus.Counter     // bytes
+	refused     *prometheus.CounterVec // requests of members by reason
+	fills       *prometheus.CounterVec // by result
+	bans        *prometheus.CounterVec // by reason
+	pieceErrors prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
+	m := &metrics{
+		fetched:     vec("shoal_p2p_fetched_bytes_total", "Bytes of pieces that fills took, by source (origin, peers).", "source"),
+		served:      counter("shoal_p2p_served_bytes_total", "Bytes of pieces sent to members."),
+		refused:     vec("shoal_p2p_refused_requests_total", "Requests of members that were not served, by reason (busy, malformed, slow).", "reason"),
+		fills:       vec("shoal_p2p_fills_total", "Fills that ended, by result (ok, not_found, no_space, corrupt, failed).", "result"),
+		bans:        vec("shoal_p2p_bans_total", "Members banned because they lied, by what about (piece, chain, blob, size).", "reason"),
+		pieceErrors: counter("shoal_p2p_piece_errors_total", "Pieces that were wrong, or in doubt, and were fetched again."),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.fetched, m.served, m.refused, m.fills, m.bans, m.pieceErrors} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("exchange: metrics: %w", err)
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,225 @@
+package exchange
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/p2p/channel"
+	"shoal/p2p/wire"
+)
+
+const (
+	// sendSize is how much is written to a connection at a time. Large writes
+	// are what makes TLS cheap.
+	sendSize = 256 << 10
+	// sendTimeout bounds one such write: a member that takes less than 26
+	// kB/s for that long is cut off.
+	sendTimeout = 10 * time.Second
+	// maxUploads bounds requests that are being answered, and maxPerMember
+	// those of one member: some fills, four requests each. Others are told to
+	// come back.
+	maxUploads   = 256
+	maxPerMember = 48
+)
+
+// uploads counts the requests that are being answered.
+type uploads struct {
+	buffers *sync.Pool // of *[sendSize]byte
+
+	mu    sync.Mutex
+	total int
+	by    map[peer.ID]int
+}
+
+func newUploads() uploads {
+	return uploads{
+		buffers: &sync.Pool{New: func() any { return new([sendSize]byte) }},
+		by:      make(map[peer.ID]int),
+	}
+}
+
+// enter reports whether a request of id may be answered; leave follows then.
+func (u *uploads) enter(id peer.ID) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.total >= maxUploads || u.by[id] >= maxPerMember {
+		return false
+	}
+	u.total++
+	u.by[id]++
+	return true
+}
+
+func (u *uploads) leave(id peer.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.total--
+	if u.by[id]--; u.by[id] == 0 {
+		delete(u.by, id)
+	}
+}
+
+// ServeHTTP answers a member, as package wire says.
+func (x *Exchange) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	// The deadline of an answer before on this connection may have passed.
+	if !patience(w) {
+		panic(http.ErrAbortHandler)
+	}
+	id, ok := channel.RemotePeer(req.Context())
+	if !ok {
+		http.Error(w, "members only", http.StatusForbidden)
+		return
+	}
+	if !x.uploads.enter(id) {
+		x.metrics.refused.WithLabelValues("busy").Inc()
+		http.Error(w, "busy", http.StatusServiceUnavailable)
+		return
+	}
+	defer x.uploads.leave(id)
+	r, err := wire.ParseRequest(req.URL.Path)
+	if err != nil || req.Method != http.MethodGet {
+		x.metrics.refused.WithLabelValues("malformed").Inc()
+		x.log.Debug("request refused", "peer", id, "error", err)
+		http.Error(w, "malformed request", http.StatusBadRequest)
+		return
+	}
+	// A body is never expected; the deadline of the header covers it.
+	switch r.Kind {
+	case wire.KindInfo:
+		x.serveInfo(w, r)
+	case wire.KindChain:
+		x.serveChain(w, r)
+	case wire.KindPieces:
+		x.servePieces(w, req, r, id)
+	}
+}
+
+func notFound(w http.ResponseWriter) { http.Error(w, "not here", http.StatusNotFound) }
+
+func (x *Exchange) serveInfo(w http.ResponseWriter, r wire.Request) {
+	var info wire.Info
+	if d, ok := x.cache.Stat(r.Digest); ok {
+		info = wire.Info{Size: d.Size, Whole: true}
+	} else if f, ok := x.cache.Running(r.Digest); ok {
+		info = wire.Info{Size: f.Descriptor().Size, Have: f.Have(), Proven: f.Proven()}
+	} else {
+		notFound(w)
+		return
+	}
+	_, info.Chain = x.cache.Chain(blob.Descriptor{Digest: r.Digest, Size: info.Size})
+	x.answer(w, info.Marshal())
+}
+
+func (x *Exchange) serveChain(w http.ResponseWriter, r wire.Request) {
+	chain, ok := x.cache.Chain(blob.Descriptor{Digest: r.Digest, Size: r.Size})
+	if !ok {
+		notFound(w)
+		return
+	}
+	x.answer(w, chain.Bytes())
+}
+
+// answer sends a short body.
+func (x *Exchange) answer(w http.ResponseWriter, body []byte) {
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Write(body) //nolint:errcheck // the member has gone; it will ask again
+}
+
+// patience gives the next write its time.
+func patience(w http.ResponseWriter) bool {
+	return http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sendTimeout)) == nil
+}
+
+// servePieces sends proven pieces, from the whole blob or from a running fill.
+func (x *Exchange) servePieces(w http.ResponseWriter, req *http.Request, r wire.Request, id peer.ID) {
+	b, err := x.cache.Get(req.Context(), r.Digest)
+	if err == nil {
+		defer b.Close()
+		if b.Descriptor().Size != r.Size {
+			notFound(w)
+			return
+		}
+		rng := r.Range()
+		x.send(w, io.NewSectionReader(b.File(), rng.Offset, rng.Length), rng.Length, id)
+		return
+	}
+	f, ok := x.cache.Running(r.Digest)
+	if !ok || f.Descriptor().Size != r.Size || !proven(f, r) {
+		notFound(w)
+		return
+	}
+	x.send(w, &pieceReader{f: f, next: r.First, end: r.First + r.Count}, r.Range().Length, id)
+}
+
+// proven reports whether f can serve every piece of the run.
+func proven(f *blobcache.Fill, r wire.Request) bool {
+	set := f.Proven()
+	for i := r.First; i < r.First+r.Count; i++ {
+		if !set.Test(uint(i)) {
+			return false
+		}
+	}
+	return true
+}
+
+// send writes length bytes of src as the body of the answer. An answer that
+// cannot be finished is broken off.
+func (x *Exchange) send(w http.ResponseWriter, src io.Reader, length int64, id peer.ID) {
+	w.Header().Set("Content-Length", strconv.FormatInt(length, 10))
+	w.Header().Set("Content-Type", "application/octet-stream") // nothing to sniff
+	buf := x.uploads.buffers.Get().(*[sendSize]byte)
+	defer x.uploads.buffers.Put(buf)
+	for length > 0 {
+		part := buf[:min(int64(len(buf)), length)]
+		n, err := io.ReadFull(src, part)
+		if err == nil && patience(w) {
+			n, err = w.Write(part)
+			x.metrics.served.Add(float64(n))
+		}
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				x.metrics.refused.WithLabelValues("slow").Inc()
+			}
+			x.log.Debug("answer broken off", "peer", id, "error", err)
+			panic(http.ErrAbortHandler) // the connection is closed: no clean end
+		}
+		length -= int64(n)
+	}
+}
+
+// pieceReader reads proven pieces of a running fill.
+type pieceReader struct {
+	f         *blobcache.Fill
+	next, end int
+	buf       []byte // grows to one piece
+	left      []byte
+}
+
+func (p *pieceReader) Read(b []byte) (int, error) {
+	if len(p.left) == 0 {
+		if p.next == p.end {
+			return 0, io.EOF
+		}
+		if p.buf == nil {
+			p.buf = make([]byte, blob.PieceSize)
+		}
+		n, err := p.f.ReadPiece(p.next, p.buf)
+		if err != nil {
+			return 0, err
+		}
+		p.next++
+		p.left = p.buf[:n]
+	}
+	n := copy(b, p.left)
+	p.left = p.left[n:]
+	return n, nil
+}
