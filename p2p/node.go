@@ -17,6 +17,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"shoal/p2p/channel"
+	"shoal/p2p/exchange"
 )
 
 const (
@@ -40,11 +41,11 @@ type Node struct {
 	metrics *metrics
 	tasks   *tasks
 
-	host    host.Host
-	dht     *dht.IpfsDHT
-	channel *channel.Channel
-	pieces  *channel.Listener
-	handler http.Handler // of the piece channel
+	host     host.Host
+	dht      *dht.IpfsDHT
+	channel  *channel.Channel
+	pieces   *channel.Listener
+	exchange *exchange.Exchange
 
 	greeter   *greeter
 	joiner    *joiner
@@ -61,7 +62,7 @@ func New(o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{s: s, log: s.Logger.With("part", "p2p"), tasks: newTasks(), handler: http.NotFoundHandler()}
+	n := &Node{s: s, log: s.Logger.With("part", "p2p"), tasks: newTasks()}
 	defer func() {
 		if err != nil {
 			_ = n.Close()
@@ -91,6 +92,12 @@ func New(o Options) (_ *Node, err error) {
 	n.metrics, err = newMetrics(s.Metrics,
 		func() float64 { return float64(n.Peers()) },
 		func() float64 { return float64(n.announcer.count()) })
+	if err != nil {
+		return nil, err
+	}
+	n.exchange, err = exchange.New(exchange.Options{
+		Cache: s.Cache, Channel: n.channel, Swarm: members{n}, Logger: n.log, Metrics: s.Metrics,
+	})
 	return n, err
 }
 
@@ -116,6 +123,10 @@ func (n *Node) Run(ctx context.Context) error {
 	start(n.announcer.run)
 	start(n.announcer.follow)
 	start(n.servePieces)
+	start(func(ctx context.Context) error {
+		<-ctx.Done()
+		return n.exchange.Close() // fills end before the host does
+	})
 	start(func(ctx context.Context) error { n.joiner.run(ctx); return nil })
 	if !n.s.NoMDNS {
 		start(func(ctx context.Context) error { n.searchLocally(ctx); return nil })
@@ -126,7 +137,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 // servePieces answers members on the piece channel.
 func (n *Node) servePieces(ctx context.Context) error {
-	handler := n.handler
+	var handler http.Handler = n.exchange
 	if n.s.WrapPieces != nil {
 		handler = n.s.WrapPieces(handler)
 	}
@@ -161,6 +172,9 @@ func (n *Node) servePieces(ctx context.Context) error {
 // Close releases a node. Run does it by itself.
 func (n *Node) Close() error {
 	n.closing.Do(func() {
+		if n.exchange != nil {
+			n.exchange.Close()
+		}
 		n.tasks.close()
 		if n.dht != nil {
 			_ = n.dht.Close()

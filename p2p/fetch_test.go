@@ -1,0 +1,96 @@
+package p2p_test
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/p2p/p2ptest"
+	"shoal/proxy/origin"
+	"shoal/proxy/origin/origintest"
+)
+
+// content makes bytes up; the same seed gives the same.
+func content(seed uint64, size int) []byte {
+	b := make([]byte, size)
+	var key [32]byte
+	key[0] = byte(seed)
+	rand.NewChaCha8(key).Read(b)
+	return b
+}
+
+// registry starts an origin with one blob, and returns it with the blob as a
+// source.
+func registry(t testing.TB, o origintest.Options, data []byte) (*origintest.Server, blob.Descriptor, blob.Source) {
+	t.Helper()
+	srv := origintest.Start(t, o)
+	d := srv.Registry.AddBlob("test/image", data)
+	return srv, d, source(t, srv)
+}
+
+func source(t testing.TB, srv *origintest.Server) blob.Source {
+	t.Helper()
+	c, err := origin.New(origin.Options{Registries: origin.Upstreams{"test.example": {srv.URL}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	r, err := c.Repository("test.example", "test/image")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Blobs()
+}
+
+// pull fetches a blob by m and checks every byte that a reader sees.
+func pull(t testing.TB, m *p2ptest.Member, d blob.Descriptor, src blob.Source) *blobcache.Fill {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	f, err := m.Fetch(ctx, d, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := f.Open(ctx, blob.Range{Length: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	sum := digest.SHA256.Digester()
+	if _, err := io.Copy(sum.Hash(), struct{ io.Reader }{r}); err != nil {
+		t.Fatal(err)
+	}
+	if sum.Digest() != d.Digest {
+		t.Fatalf("read %s, want %s", sum.Digest(), d.Digest)
+	}
+	<-f.Done()
+	if err := f.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestFirstPullsFromOriginSecondFromTheFirstThirdFromBoth(t *testing.T) {
+	data := content(1, 40<<20+12345)
+	srv, d, src := registry(t, origintest.Options{}, data)
+	c := p2ptest.NewCluster(t, 3, p2ptest.Options{})
+	a, b, e := c.Members[0], c.Members[1], c.Members[2]
+	pull(t, a, d, src)
+	if n := srv.Registry.Stats().Content[d.Digest]; n != d.Size {
+		t.Fatalf("the first took %d bytes of %d from the origin", n, d.Size)
+	}
+	b.AwaitHolders(d.Digest, a)
+	srv.Registry.ResetStats()
+	pull(t, b, d, src)
+	e.AwaitHolders(d.Digest, a, b)
+	pull(t, e, d, src)
+	if n := len(srv.Registry.Requests()); n != 0 {
+		t.Errorf("the origin saw %v", srv.Registry.Lines())
+	}
+}
