@@ -38,6 +38,7 @@ type driver struct {
 	counts  counts // for status
 
 	begun   time.Time
+	asleep  time.Duration // for which the process did not run
 	search  *search
 	plan    *plan.Plan
 	io      sync.WaitGroup
@@ -218,8 +219,18 @@ func (d *driver) settle(err error) {
 	close(d.committed)
 }
 
-// now is the time of the plan.
-func (d *driver) now() time.Duration { return time.Since(d.begun) }
+// now is the time of the plan. It stands still while this process does.
+func (d *driver) now() time.Duration { return time.Since(d.begun) - d.asleep }
+
+// woke notes that the driver slept for elapsed instead of at most wait. A process
+// that was stopped, suspended, or starved of CPU must not take its own absence
+// for the silence of others.
+func (d *driver) woke(wait, elapsed time.Duration) {
+	const noise = 50 * time.Millisecond
+	if late := elapsed - wait; late > noise {
+		d.asleep += late
+	}
+}
 
 // post hands what happened to the driver, which takes it until all I/O has
 // ended.
@@ -231,7 +242,7 @@ func (d *driver) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		wait := d.step(ctx)
+		wait, armed := d.step(ctx), time.Now()
 		timer.Reset(wait)
 		select {
 		case do := <-d.events:
@@ -249,6 +260,7 @@ func (d *driver) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ErrClosed
 		}
+		d.woke(wait, time.Since(armed))
 		if err := d.hopeless(); err != nil {
 			return err
 		}

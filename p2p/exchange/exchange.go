@@ -93,8 +93,9 @@ type limits struct {
 	plan plan.Tuning
 	// swarmFirst is the time that members have to say that they have a blob
 	// before the origin is asked as well, swarmSmall the same for blobs of
-	// one piece, and swarmMore the time when a holder is known that has not
-	// answered yet.
+	// one piece, and swarmMore the time when a lookup has named a member that
+	// is connected and has not answered yet: it is worth as much as a holder
+	// that stalls.
 	swarmFirst, swarmSmall, swarmMore time.Duration
 	// commit bounds the time until a source has committed itself; a blob that
 	// cannot be had is a 404 within ten seconds.
@@ -113,7 +114,7 @@ func defaults() limits {
 		plan:       plan.Defaults(),
 		swarmFirst: 150 * time.Millisecond,
 		swarmSmall: 100 * time.Millisecond,
-		swarmMore:  300 * time.Millisecond,
+		swarmMore:  time.Second,
 		commit:     8 * time.Second,
 		retry:      2 * time.Second,
 		alone:      5 * time.Second,

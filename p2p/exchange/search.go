@@ -47,8 +47,7 @@ type search struct {
 	out  chan found
 
 	mu      sync.Mutex
-	asking  map[peer.ID]bool // being asked
-	told    int              // of these, how many a lookup named: worth waiting for
+	asking  map[peer.ID]bool // being asked; true if a lookup named it: worth waiting for
 	has     map[peer.ID]bool // said that it has something
 	rounds  int              // lookups that have ended
 	looking int              // lookups that have not
@@ -124,13 +123,14 @@ func (s *search) ask(ctx context.Context, wg *sync.WaitGroup, h Holder, told boo
 	told = told && s.x.silent.mayWait(h.Peer, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.has[h.Peer] || s.asking[h.Peer] || len(s.asking) >= maxAsking {
+	if _, already := s.asking[h.Peer]; already {
+		s.asking[h.Peer] = told || s.asking[h.Peer]
 		return
 	}
-	s.asking[h.Peer] = true
-	if told {
-		s.told++
+	if s.has[h.Peer] || len(s.asking) >= maxAsking {
+		return
 	}
+	s.asking[h.Peer] = told
 	wg.Go(func() {
 		info, err := s.x.client.info(ctx, h, s.want)
 		if err != nil && !errors.Is(err, errGone) && !errors.Is(err, errBusy) && ctx.Err() == nil {
@@ -139,9 +139,6 @@ func (s *search) ask(ctx context.Context, wg *sync.WaitGroup, h Holder, told boo
 		s.mu.Lock()
 		delete(s.asking, h.Peer)
 		s.has[h.Peer] = err == nil
-		if told {
-			s.told--
-		}
 		s.mu.Unlock()
 		select {
 		case s.out <- found{h, info, err}:
@@ -169,10 +166,14 @@ type state struct {
 func (s *search) state(rounds int) state {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	told := false
+	for _, t := range s.asking {
+		told = told || t
+	}
 	return state{
 		alone: s.begun && s.alone,
 		idle:  s.rounds >= rounds && s.looking == 0 && len(s.asking) == 0 && len(s.out) == 0,
-		told:  s.told > 0,
+		told:  told,
 	}
 }
 

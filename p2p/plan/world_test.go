@@ -33,6 +33,7 @@ type world struct {
 	arrived []int          // pieces in order of delivery
 	most    map[Member]int // requests in flight at most
 	limit   time.Duration
+	enough  int // pieces after which run returns; 0 is all
 }
 
 // source is one member as it really is.
@@ -112,7 +113,7 @@ func (w *world) run() time.Duration {
 	w.t.Helper()
 	for {
 		w.carry(w.plan.Next(w.now, Room{Members: 1000, Origin: 1000}))
-		if w.plan.Done() {
+		if w.plan.Done() || w.enough > 0 && len(w.arrived) >= w.enough {
 			return w.now
 		}
 		wake, ok := w.plan.NextWake(w.now)
