@@ -132,7 +132,8 @@ func prepare(tx *bbolt.Tx) error {
 	return errors.Join(ringChains.create(tx), ringTold.create(tx))
 }
 
-// Blobs returns all records.
+// Blobs returns all records. One that cannot be read is none: its blob will be
+// proven again.
 func (s *Store) Blobs() (map[digest.Digest]Record, error) {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
@@ -140,10 +141,9 @@ func (s *Store) Blobs() (map[digest.Digest]Record, error) {
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketBlobs).ForEach(func(k, v []byte) error {
 			var r Record
-			if err := json.Unmarshal(v, &r); err != nil {
-				return fmt.Errorf("record of %s: %w", k, err)
+			if json.Unmarshal(v, &r) == nil {
+				all[digest.Digest(k)] = r
 			}
-			all[digest.Digest(k)] = r
 			return nil
 		})
 	})
