@@ -32,7 +32,7 @@ func fillForTheKill(dir string) {
 	if err != nil {
 		panic(err)
 	}
-	go c.Run(context.Background())
+	go func() { panic(c.Run(context.Background())) }()
 	s := killed()
 	f, _, err := c.Fill(s.Descriptor)
 	if err != nil {
@@ -105,7 +105,7 @@ func (v *victim) kill() (acked []int) {
 		}
 		acked = append(acked, i)
 	}
-	v.cmd.Wait() // "signal: killed"
+	_ = v.cmd.Wait() // "signal: killed"
 	v.in.Close()
 	return acked
 }
@@ -230,7 +230,7 @@ func TestSavedWithinASecond(t *testing.T) {
 		f := startFill(t, c, s)
 		for _, i := range []int{2, 0, 1} {
 			write(t, f, s, honest, i)
-			time.Sleep(time.Second)
+			pass(time.Second)
 			synctest.Wait()
 			if got := claims(t, dir, s); !slices.Contains(got, i) {
 				t.Errorf("piece %d is not saved after a second: %v", i, got)
@@ -276,7 +276,7 @@ func TestOrderOfSaving(t *testing.T) {
 	f.judging = false
 	f.advance()
 	f.mu.Unlock()
-	ends(t, f)
+	<-f.Done()
 }
 
 // record notes the calls of c.disk.

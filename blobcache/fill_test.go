@@ -112,6 +112,7 @@ func TestManyWritersAndReaders(t *testing.T) {
 // readSome reads a range of f, in one of several ways; every third reader
 // leaves before the end.
 func readSome(t *testing.T, f *Fill, s sample, number int) {
+	t.Helper()
 	off := rand.Int64N(s.Size)
 	r, err := f.Open(t.Context(), blob.Range{Offset: off, Length: -1})
 	if err != nil {
@@ -291,7 +292,7 @@ func TestFailedFillGoesOn(t *testing.T) {
 		gaveUp := errors.New("gave up")
 		f.Fail(gaveUp)
 		f.Fail(errors.New("twice"))
-		if err := ends(t, f); err != gaveUp {
+		if err := ends(t, f); !errors.Is(err, gaveUp) {
 			t.Errorf("failed of %v", err)
 		}
 		if n, err := io.Copy(io.Discard, r); !errors.Is(err, gaveUp) {

@@ -38,7 +38,7 @@ type sample struct {
 
 func newSample(size int, seed byte) sample {
 	data := make([]byte, size)
-	rand.NewChaCha8([32]byte{seed}).Read(data)
+	fill(data, seed)
 	h := proof.NewHasher()
 	h.Write(data)
 	chain, _ := h.Chain()
@@ -46,6 +46,11 @@ func newSample(size int, seed byte) sample {
 		Descriptor: blob.Descriptor{Digest: digest.FromBytes(data), Size: int64(size)},
 		data:       data, chain: chain,
 	}
+}
+
+// fill fills b with what looks random and is always the same.
+func fill(b []byte, seed byte) {
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b) // never fails
 }
 
 func (s sample) n() int { return blob.PieceCount(s.Size) }
@@ -78,7 +83,7 @@ var (
 	liar   = Provenance{Peer: "liar"}
 )
 
-func open(t testing.TB, dir string, o Options) *Cache {
+func open(t *testing.T, dir string, o Options) *Cache {
 	t.Helper()
 	c, err := Open(dir, o)
 	if err != nil {
@@ -93,13 +98,13 @@ func open(t testing.TB, dir string, o Options) *Cache {
 }
 
 // run has c's Run going until the end of the test, before Close.
-func run(t testing.TB, c *Cache) {
+func run(t *testing.T, c *Cache) {
 	t.Helper()
 	stop := running(t, c)
 	t.Cleanup(stop)
 }
 
-func running(t testing.TB, c *Cache) (stop func()) {
+func running(t *testing.T, c *Cache) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -112,14 +117,14 @@ func running(t testing.TB, c *Cache) (stop func()) {
 	})
 }
 
-func put(t testing.TB, c *Cache, s sample) {
+func put(t *testing.T, c *Cache, s sample) {
 	t.Helper()
 	if err := c.Put(t.Context(), s.Descriptor, bytes.NewReader(s.data)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func startFill(t testing.TB, c *Cache, s sample) *Fill {
+func startFill(t *testing.T, c *Cache, s sample) *Fill {
 	t.Helper()
 	f, started, err := c.Fill(s.Descriptor)
 	if err != nil || !started {
@@ -128,7 +133,7 @@ func startFill(t testing.TB, c *Cache, s sample) *Fill {
 	return f
 }
 
-func write(t testing.TB, f *Fill, s sample, from Provenance, pieces ...int) {
+func write(t *testing.T, f *Fill, s sample, from Provenance, pieces ...int) {
 	t.Helper()
 	for _, i := range pieces {
 		if err := f.WritePiece(i, s.piece(i), from); err != nil {
@@ -138,7 +143,7 @@ func write(t testing.TB, f *Fill, s sample, from Provenance, pieces ...int) {
 }
 
 // ends waits for the end of f and returns its error.
-func ends(t testing.TB, f *Fill) error {
+func ends(t *testing.T, f *Fill) error {
 	t.Helper()
 	select {
 	case <-f.Done():
@@ -149,11 +154,16 @@ func ends(t testing.TB, f *Fill) error {
 	}
 }
 
+// pass lets time pass in a synctest bubble.
+func pass(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // fake time: it takes none
+}
+
 // deadline is for what must come, at its leisure on a busy machine.
 const deadline = 60 * time.Second
 
 // until waits for what a goroutine of the cache brings about.
-func until(t testing.TB, what string, ok func() bool) {
+func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -168,7 +178,7 @@ func until(t testing.TB, what string, ok func() bool) {
 }
 
 // rejections waits for n rejections.
-func rejections(t testing.TB, f *Fill, n int) (all []Rejection) {
+func rejections(t *testing.T, f *Fill, n int) (all []Rejection) {
 	t.Helper()
 	for len(all) < n {
 		select {
@@ -182,7 +192,7 @@ func rejections(t testing.TB, f *Fill, n int) (all []Rejection) {
 }
 
 // has checks that the cache gives out s, proven.
-func has(t testing.TB, c *Cache, s sample) {
+func has(t *testing.T, c *Cache, s sample) {
 	t.Helper()
 	b, err := c.Get(t.Context(), s.Digest)
 	if err != nil {
@@ -196,7 +206,7 @@ func has(t testing.TB, c *Cache, s sample) {
 }
 
 // clean checks that everything under blobs/ is what its name says.
-func clean(t testing.TB, c *Cache) {
+func clean(t *testing.T, c *Cache) {
 	t.Helper()
 	files, err := os.ReadDir(c.blobDir())
 	if err != nil {
@@ -212,7 +222,7 @@ func clean(t testing.TB, c *Cache) {
 
 // metric returns the value of a counter or gauge, summed over its labels that
 // equal label ("" for all).
-func metric(t testing.TB, g prometheus.Gatherer, name, label string) float64 {
+func metric(t *testing.T, g prometheus.Gatherer, name, label string) float64 {
 	t.Helper()
 	families, err := g.Gather()
 	if err != nil {

@@ -2,6 +2,7 @@ package blobcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -120,7 +121,7 @@ func readAt(f *os.File, p []byte, off int64) (int64, error) {
 
 // unexpected makes sure that a file which is too short is no clean end.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -136,7 +137,7 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) { return r.file.ReadAt
 func (r *Reader) WriteTo(w io.Writer) (sent int64, err error) {
 	for {
 		n, err := r.await()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return sent, nil
 		}
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 // flows returns how many bytes a reader of the whole may have now.
-func flows(t testing.TB, f *Fill) int64 {
+func flows(t *testing.T, f *Fill) int64 {
 	t.Helper()
 	var sum int64
 	for sum < f.key.size {
@@ -37,45 +37,45 @@ func flows(t testing.TB, f *Fill) int64 {
 func TestReleasedPrefix(t *testing.T) {
 	s := newSample(5*mib+9, 1)
 	for name, tt := range map[string]struct {
-		prepare func(t *testing.T, c *Cache) // before the fill
-		steps   func(t *testing.T, c *Cache, f *Fill)
+		prepare func(c *Cache) // before the fill
+		steps   func(c *Cache, f *Fill)
 		want    int64
 	}{
 		"one upstream flows": {
-			steps: func(t *testing.T, c *Cache, f *Fill) { write(t, f, s, origin, 0, 1, 2) },
+			steps: func(c *Cache, f *Fill) { write(t, f, s, origin, 0, 1, 2) },
 			want:  3 * mib,
 		},
 		"a gap waits": {
-			steps: func(t *testing.T, c *Cache, f *Fill) { write(t, f, s, origin, 2, 3, 0) },
+			steps: func(c *Cache, f *Fill) { write(t, f, s, origin, 2, 3, 0) },
 			want:  1 * mib,
 		},
 		"another upstream waits": {
-			steps: func(t *testing.T, c *Cache, f *Fill) {
+			steps: func(c *Cache, f *Fill) {
 				write(t, f, s, origin, 0, 1)
 				write(t, f, s, mirror, 2, 3)
 			},
 			want: 2 * mib,
 		},
 		"the first upstream again behind another waits": {
-			steps: func(t *testing.T, c *Cache, f *Fill) {
+			steps: func(c *Cache, f *Fill) {
 				write(t, f, s, origin, 0, 2, 3)
 				write(t, f, s, mirror, 1)
 			},
 			want: 1 * mib,
 		},
 		"peers wait": {
-			steps: func(t *testing.T, c *Cache, f *Fill) { write(t, f, s, honest, 0, 1, 2) },
+			steps: func(c *Cache, f *Fill) { write(t, f, s, honest, 0, 1, 2) },
 			want:  0,
 		},
 		"a peer in between waits": {
-			steps: func(t *testing.T, c *Cache, f *Fill) {
+			steps: func(c *Cache, f *Fill) {
 				write(t, f, s, origin, 0, 2)
 				write(t, f, s, honest, 1)
 			},
 			want: 1 * mib,
 		},
 		"an offered chain proves nothing": {
-			steps: func(t *testing.T, c *Cache, f *Fill) {
+			steps: func(c *Cache, f *Fill) {
 				if err := f.OfferChain(s.chain, "honest"); err != nil {
 					t.Fatal(err)
 				}
@@ -84,26 +84,26 @@ func TestReleasedPrefix(t *testing.T) {
 			want: 0,
 		},
 		"restored pieces wait": {
-			prepare: func(t *testing.T, c *Cache) {
+			prepare: func(c *Cache) {
 				f := startFill(t, c, s)
 				write(t, f, s, origin, 0, 1)
 				f.Fail(errors.New("restart"))
-				ends(t, f)
+				<-f.Done()
 			},
-			steps: func(t *testing.T, c *Cache, f *Fill) { write(t, f, s, origin, 2, 3) },
+			steps: func(c *Cache, f *Fill) { write(t, f, s, origin, 2, 3) },
 			want:  0,
 		},
 		"a kept chain proves at once": {
-			prepare: func(t *testing.T, c *Cache) { put(t, c, s); c.evictOne() },
-			steps:   func(t *testing.T, c *Cache, f *Fill) { write(t, f, s, honest, 0, 1, 3) },
+			prepare: func(c *Cache) { put(t, c, s); c.evictOne() },
+			steps:   func(c *Cache, f *Fill) { write(t, f, s, honest, 0, 1, 3) },
 			want:    2 * mib,
 		},
 		"a kept chain proves restored pieces": {
-			prepare: func(t *testing.T, c *Cache) {
+			prepare: func(c *Cache) {
 				f := startFill(t, c, s)
 				write(t, f, s, honest, 0, 1, 2)
 				f.Fail(errors.New("restart"))
-				ends(t, f)
+				<-f.Done()
 				put(t, c, s)
 				for c.entryOf(s) != nil {
 					e := c.entryOf(s)
@@ -112,7 +112,7 @@ func TestReleasedPrefix(t *testing.T) {
 					c.mu.Unlock()
 				}
 			},
-			steps: func(t *testing.T, c *Cache, f *Fill) {
+			steps: func(c *Cache, f *Fill) {
 				until(t, "restored pieces are proven", func() bool { return f.Proven().Count() == 3 })
 			},
 			want: 3 * mib,
@@ -121,10 +121,10 @@ func TestReleasedPrefix(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := open(t, t.TempDir(), Options{})
 			if tt.prepare != nil {
-				tt.prepare(t, c)
+				tt.prepare(c)
 			}
 			f := startFill(t, c, s)
-			tt.steps(t, c, f)
+			tt.steps(c, f)
 			if got := flows(t, f); got != tt.want {
 				t.Errorf("%d bytes flow, want %d", got, tt.want)
 			}
@@ -182,7 +182,7 @@ func TestLastPieceIsHeld(t *testing.T) {
 	if err := ends(t, f); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := f.available(4*mib, 4*mib); err != io.EOF {
+	if _, _, err := f.available(4*mib, 4*mib); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }
@@ -227,7 +227,7 @@ func TestReadersWaitAndObey(t *testing.T) {
 			t.Errorf("Read after the end of ctx: %v", err)
 		}
 		f.Fail(why)
-		ends(t, f)
+		<-f.Done()
 	})
 }
 

@@ -77,7 +77,7 @@ func TestFillThatCannotFit(t *testing.T) {
 	g := startFill(t, c, idle)
 	write(t, g, idle, honest, 0, 1)
 	g.Fail(errors.New("idle"))
-	ends(t, g)
+	<-g.Done()
 	f := startFill(t, c, three)
 	for range 3 {
 		if _, _, err := c.Fill(four.Descriptor); !errors.Is(err, blob.ErrNoSpace) {
@@ -121,7 +121,7 @@ func TestLackOfRoomIsLoggedOnceAMinute(t *testing.T) {
 			if _, _, err := c.Fill(newSample(2, 1).Descriptor); !errors.Is(err, blob.ErrNoSpace) {
 				t.Fatal(err)
 			}
-			time.Sleep(30 * time.Second)
+			pass(30 * time.Second)
 		}
 		if n := book.count("level=ERROR"); n != 2 {
 			t.Errorf("logged %d times in 90 s:\n%v", n, book)
@@ -288,7 +288,7 @@ func TestStalePartials(t *testing.T) {
 	f := startFill(t, c, s)
 	write(t, f, s, honest, 1)
 	f.Fail(errors.New("idle"))
-	ends(t, f)
+	<-f.Done()
 	c.dropStale(time.Now().Add(-time.Hour))
 	if _, err := os.Stat(c.fillDir(f.key)); err != nil {
 		t.Errorf("a fresh one: %v", err)

@@ -38,8 +38,10 @@ func TestFailedClosureRecovers(t *testing.T) {
 	}
 	write(t, f, s, liar, 4)
 	want := []Rejection{
-		{Piece: 2, From: honest, Missing: true}, {Piece: 3, From: liar, Missing: true},
-		{Piece: 4, From: liar, Missing: true}, {Piece: 5, From: honest, Missing: true},
+		{Piece: 2, From: honest, Missing: true},
+		{Piece: 3, From: liar, Missing: true},
+		{Piece: 4, From: liar, Missing: true},
+		{Piece: 5, From: honest, Missing: true},
 	}
 	if got := sortRejections(rejections(t, f, 4)); !slices.Equal(got, want) {
 		t.Errorf("rejections %v, want %v", got, want)
@@ -98,7 +100,7 @@ func TestFlippedBitNeverCounts(t *testing.T) {
 			put(t, c, s) // ends f as well, in its own time
 			has(t, c, s)
 			f.Fail(errors.New("enough"))
-			ends(t, f)
+			<-f.Done()
 			for c.evictOne() {
 			}
 			f = startFill(t, c, s)
@@ -158,8 +160,10 @@ func TestForgedChainIsFound(t *testing.T) {
 	}
 	want := []Rejection{
 		{Piece: ChainPiece, From: liar, Proven: true},
-		{Piece: 0, From: liar, Proven: true}, {Piece: 1, From: liar, Proven: true},
-		{Piece: 2, From: liar, Proven: true}, {Piece: 3, From: liar, Proven: true},
+		{Piece: 0, From: liar, Proven: true},
+		{Piece: 1, From: liar, Proven: true},
+		{Piece: 2, From: liar, Proven: true},
+		{Piece: 3, From: liar, Proven: true},
 	}
 	if got := sortRejections(f.Rejections()); !slices.Equal(got, want) {
 		t.Errorf("convicted %v, want %v", got, want)
@@ -269,7 +273,7 @@ func TestOfferChain(t *testing.T) {
 		t.Errorf("another chain: %v", err)
 	}
 	f.Fail(errors.New("enough"))
-	ends(t, f)
+	<-f.Done()
 	if err := f.OfferChain(fake.chain, "too late"); err != nil {
 		t.Errorf("after the end: %v", err)
 	}
@@ -356,9 +360,9 @@ func TestWrongOriginIsBuried(t *testing.T) {
 			}
 		}
 		buried("at once")
-		time.Sleep(59 * time.Second)
+		pass(59 * time.Second)
 		buried("after 59 s")
-		time.Sleep(time.Second)
+		pass(time.Second)
 		f = startFill(t, c, s)
 		if f.Have().Any() {
 			t.Error("wrong bytes were kept")
@@ -459,7 +463,7 @@ func TestFlowedBytesAgainstKeptChain(t *testing.T) {
 		t.Fatal("nothing flowed")
 	}
 	f.Fail(errors.New("restart"))
-	ends(t, f)
+	<-f.Done()
 	c.meta.PutChain(s.Descriptor, s.chain)
 	f = startFill(t, c, s)
 	if err := ends(t, f); !errors.Is(err, blob.ErrCorrupt) {

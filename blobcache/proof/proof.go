@@ -33,8 +33,8 @@ import (
 	"shoal/blobcache/blob"
 )
 
-// ErrUnsupported: this Go runtime's crypto/sha256 does not give its state away
-// in the expected layout, so there are no chains.
+// ErrUnsupported tells that this Go runtime's crypto/sha256 does not give its
+// state away in the expected layout, so that there are no chains.
 var ErrUnsupported = errors.New("states of crypto/sha256 are not accessible")
 
 // StateSize is the length of a State in bytes.
@@ -92,6 +92,7 @@ func Sum(s State, tail []byte, total int64) ([sha256.Size]byte, error) {
 // found out once, with the published intermediate value of a FIPS example.
 func Supported() bool { return supported() }
 
+//nolint:gochecknoglobals // found out once, and never changes
 var supported = sync.OnceValue(func() bool { return selfCheck(sha256.New) })
 
 // selfCheck hashes the two-block example of FIPS 180-2, appendix B.2, whose
@@ -104,10 +105,10 @@ func selfCheck(newHash func() hash.Hash) bool {
 		0x76, 0xe0, 0x95, 0x89, 0xca, 0xc5, 0xf8, 0x11,
 		0xcc, 0x4b, 0x32, 0xc1, 0xf2, 0x0e, 0x53, 0x3a,
 	}
-	block := make([]byte, sha256.BlockSize) // the message and the start of its padding
-	copy(block, "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq\x80")
+	var block [sha256.BlockSize]byte // the message and the start of its padding
+	copy(block[:], "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq\x80")
 	h := newHash()
-	h.Write(block)
+	h.Write(block[:])
 	if s, err := stateOf(h); err != nil || s != between {
 		return false
 	}
@@ -117,7 +118,7 @@ func selfCheck(newHash func() hash.Hash) bool {
 		return false
 	}
 	resumed.Write([]byte(tail))
-	want := sha256.Sum256(append(block, tail...))
+	want := sha256.Sum256(append(block[:], tail...))
 	return bytes.Equal(resumed.Sum(nil), want[:])
 }
 

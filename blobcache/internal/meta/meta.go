@@ -37,12 +37,14 @@ const (
 	maxPending = 4096
 )
 
-var (
-	bucketFormat = []byte("format")
-	bucketBlobs  = []byte("blobs")
-	ringChains   = ring{name: "chains", max: maxChains}
-	ringTold     = ring{name: "told", max: maxTold}
+// The buckets beside the rings.
+const (
+	bucketFormat = "format" // holds its own name
+	bucketBlobs  = "blobs"
 )
+
+func ringChains() ring { return ring{name: "chains", max: maxChains} }
+func ringTold() ring   { return ring{name: "told", max: maxTold} }
 
 // Record is what is kept of one whole blob.
 type Record struct {
@@ -95,8 +97,8 @@ func newChanges() changes {
 
 func (c changes) len() int { return len(c.blobs) + len(c.chains) + len(c.told) }
 
-// ErrFormat: the file was written by a version of Shoal that this one does not
-// know.
+// ErrFormat tells that the file was written by a version of Shoal that this
+// one does not know.
 var ErrFormat = errors.New("unknown format")
 
 // Open opens or creates the file at path. A file that is no database is an
@@ -114,22 +116,22 @@ func Open(path string) (*Store, error) {
 }
 
 func prepare(tx *bbolt.Tx) error {
-	b, err := tx.CreateBucketIfNotExists(bucketFormat)
+	b, err := tx.CreateBucketIfNotExists([]byte(bucketFormat))
 	if err != nil {
 		return err
 	}
-	switch have := b.Get(bucketFormat); {
+	switch have := b.Get([]byte(bucketFormat)); {
 	case have == nil:
-		if err := b.Put(bucketFormat, []byte(format)); err != nil {
+		if err := b.Put([]byte(bucketFormat), []byte(format)); err != nil {
 			return err
 		}
 	case string(have) != format:
 		return fmt.Errorf("%w %q, this version reads %q", ErrFormat, have, format)
 	}
-	if _, err := tx.CreateBucketIfNotExists(bucketBlobs); err != nil {
+	if _, err := tx.CreateBucketIfNotExists([]byte(bucketBlobs)); err != nil {
 		return err
 	}
-	return errors.Join(ringChains.create(tx), ringTold.create(tx))
+	return errors.Join(ringChains().create(tx), ringTold().create(tx))
 }
 
 // Blobs returns all records. One that cannot be read is none: its blob will be
@@ -139,7 +141,7 @@ func (s *Store) Blobs() (map[digest.Digest]Record, error) {
 	defer s.flushing.Unlock()
 	all := map[digest.Digest]Record{}
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketBlobs).ForEach(func(k, v []byte) error {
+		return tx.Bucket([]byte(bucketBlobs)).ForEach(func(k, v []byte) error {
 			var r Record
 			if json.Unmarshal(v, &r) == nil {
 				all[digest.Digest(k)] = r
@@ -184,7 +186,7 @@ func (s *Store) PutChain(d blob.Descriptor, c proof.Chain) {
 // Chain returns the chain that closed over the blob d.
 func (s *Store) Chain(d blob.Descriptor) (proof.Chain, bool, error) {
 	key := chainKey(d)
-	b, err := s.get(&ringChains, func(c *changes) map[string][]byte { return c.chains }, key)
+	b, err := s.get(ringChains(), func(c *changes) map[string][]byte { return c.chains }, key)
 	if b == nil || err != nil {
 		return nil, false, err
 	}
@@ -214,7 +216,7 @@ func (s *Store) Remember(d blob.Descriptor) error {
 
 // Told returns what was remembered of d.
 func (s *Store) Told(d digest.Digest) (blob.Descriptor, bool, error) {
-	b, err := s.get(&ringTold, func(c *changes) map[string][]byte { return c.told }, d.String())
+	b, err := s.get(ringTold(), func(c *changes) map[string][]byte { return c.told }, d.String())
 	if b == nil || err != nil {
 		return blob.Descriptor{}, false, err
 	}
@@ -226,7 +228,7 @@ func (s *Store) Told(d digest.Digest) (blob.Descriptor, bool, error) {
 }
 
 // get returns the newest value of key, nil if there is none.
-func (s *Store) get(r *ring, part func(*changes) map[string][]byte, key string) (value []byte, err error) {
+func (s *Store) get(r ring, part func(*changes) map[string][]byte, key string) (value []byte, err error) {
 	s.mu.Lock()
 	for _, c := range []*changes{&s.pending, &s.writing} {
 		if v, ok := part(c)[key]; ok {
@@ -278,7 +280,7 @@ func (s *Store) Flush() error {
 }
 
 func (c changes) apply(tx *bbolt.Tx) error {
-	blobs := tx.Bucket(bucketBlobs)
+	blobs := tx.Bucket([]byte(bucketBlobs))
 	for d, r := range c.blobs {
 		if r == nil {
 			if err := blobs.Delete([]byte(d)); err != nil {
@@ -295,12 +297,12 @@ func (c changes) apply(tx *bbolt.Tx) error {
 		}
 	}
 	for k, v := range c.chains {
-		if err := ringChains.put(tx, k, v); err != nil {
+		if err := ringChains().put(tx, k, v); err != nil {
 			return err
 		}
 	}
 	for k, v := range c.told {
-		if err := ringTold.put(tx, k, v); err != nil {
+		if err := ringTold().put(tx, k, v); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,11 @@ func open(t *testing.T, path string) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return s
 }
 
@@ -212,13 +216,13 @@ func TestRottenValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		rotten := append([]byte{}, ringChains.get(tx, chainKey(a))...)
+		rotten := append([]byte{}, ringChains().get(tx, chainKey(a))...)
 		rotten[40] ^= 1
 		return errors.Join(
-			ringChains.put(tx, chainKey(a), rotten),
-			ringChains.put(tx, chainKey(b), ringChains.get(tx, chainKey(b))[:64]),
-			ringTold.put(tx, a.Digest.String(), []byte("{")),
-			tx.Bucket(bucketBlobs).Put([]byte(a.Digest), []byte("[]")),
+			ringChains().put(tx, chainKey(a), rotten),
+			ringChains().put(tx, chainKey(b), ringChains().get(tx, chainKey(b))[:64]),
+			ringTold().put(tx, a.Digest.String(), []byte("{")),
+			tx.Bucket([]byte(bucketBlobs)).Put([]byte(a.Digest), []byte("[]")),
 		)
 	})
 	if err != nil {
@@ -241,7 +245,7 @@ func TestOpenErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	s := open(t, path)
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketFormat).Put(bucketFormat, []byte("99"))
+		return tx.Bucket([]byte(bucketFormat)).Put([]byte(bucketFormat), []byte("99"))
 	})
 	if err := errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)

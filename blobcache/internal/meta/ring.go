@@ -13,15 +13,13 @@ type ring struct {
 	max  int64 // sum of the values' lengths in bytes
 }
 
-var totalKey = []byte("total")
-
 const seqLen = 8
 
-func (r *ring) data() []byte  { return []byte(r.name) }
-func (r *ring) order() []byte { return []byte(r.name + ".order") }
-func (r *ring) count() []byte { return []byte(r.name + ".count") }
+func (r ring) data() []byte  { return []byte(r.name) }
+func (r ring) order() []byte { return []byte(r.name + ".order") }
+func (r ring) count() []byte { return []byte(r.name + ".count") }
 
-func (r *ring) create(tx *bbolt.Tx) error {
+func (r ring) create(tx *bbolt.Tx) error {
 	for _, name := range [][]byte{r.data(), r.order(), r.count()} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
@@ -31,7 +29,7 @@ func (r *ring) create(tx *bbolt.Tx) error {
 }
 
 // get returns a copy of the value of key, or nil.
-func (r *ring) get(tx *bbolt.Tx, key string) []byte {
+func (r ring) get(tx *bbolt.Tx, key string) []byte {
 	v := tx.Bucket(r.data()).Get([]byte(key))
 	if len(v) < seqLen {
 		return nil
@@ -40,10 +38,10 @@ func (r *ring) get(tx *bbolt.Tx, key string) []byte {
 }
 
 // put makes key the newest value and drops the oldest ones beyond max.
-func (r *ring) put(tx *bbolt.Tx, key string, value []byte) error {
+func (r ring) put(tx *bbolt.Tx, key string, value []byte) error {
 	data, order, count := tx.Bucket(r.data()), tx.Bucket(r.order()), tx.Bucket(r.count())
 	var total int64
-	if b := count.Get(totalKey); len(b) == 8 {
+	if b := count.Get([]byte("total")); len(b) == 8 {
 		total = int64(binary.BigEndian.Uint64(b))
 	}
 	if old := data.Get([]byte(key)); len(old) >= seqLen {
@@ -77,5 +75,5 @@ func (r *ring) put(tx *bbolt.Tx, key string, value []byte) error {
 			return err
 		}
 	}
-	return count.Put(totalKey, binary.BigEndian.AppendUint64(nil, uint64(total)))
+	return count.Put([]byte("total"), binary.BigEndian.AppendUint64(nil, uint64(total)))
 }
