@@ -67,16 +67,24 @@ func newHost(s settings) (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("p2p: %w", err)
 	}
-	for _, a := range s.Swarm { // one by one: together one success is enough
-		if err := h.Network().Listen(a); err != nil {
+	for _, a := range s.Swarm {
+		if err := listenOn(h, a); err != nil {
 			_ = h.Close()
-			return nil, &OptionError{"swarm", a.String(), rootCause(err)}
+			return nil, fmt.Errorf("p2p: swarm %s: %w", a, rootCause(err))
 		}
 	}
 	return h, nil
 }
 
-// rootCause leaves out libp2p's account of all addresses, over several lines.
+// listenOn is Network().Listen with an error that can be looked into.
+func listenOn(h host.Host, a ma.Multiaddr) error {
+	if s, ok := h.Network().(*swarm.Swarm); ok {
+		return s.AddListenAddr(a)
+	}
+	return h.Network().Listen(a)
+}
+
+// rootCause leaves out "listen tcp ADDRESS", as the address is told anyway.
 func rootCause(err error) error {
 	var system *net.OpError
 	if errors.As(err, &system) {

@@ -76,7 +76,7 @@ func New(o Options) (_ *Node, err error) {
 	if listener == nil {
 		var lc net.ListenConfig
 		if listener, err = lc.Listen(context.Background(), "tcp", s.pieces); err != nil {
-			return nil, &OptionError{"pieces", s.pieces, rootCause(err)}
+			return nil, fmt.Errorf("p2p: pieces %s: %w", s.pieces, rootCause(err))
 		}
 	}
 	n.pieces = n.channel.NewListener(listener, limits)

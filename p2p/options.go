@@ -22,7 +22,8 @@ import (
 // ErrNeedsKey says that without a swarm key a node keeps to the loopback interface.
 var ErrNeedsKey = errors.New("without a swarm key only loopback addresses are allowed")
 
-// OptionError says which option cannot be used, and why.
+// OptionError says which option cannot be used, and why. It is the user's
+// mistake; an address that is taken is not one.
 type OptionError struct {
 	Option string // as on the command line: "swarm", "join", "pieces", ...
 	Value  string

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 
 	ma "github.com/multiformats/go-multiaddr"
@@ -133,6 +134,10 @@ func TestAddressInUse(t *testing.T) {
 			if err == nil {
 				_ = n.Close()
 				t.Fatal("a node on an address that is taken")
+			}
+			var bad *OptionError
+			if errors.As(err, &bad) || !errors.Is(err, syscall.EADDRINUSE) {
+				t.Errorf("not a failure of the system: %v", err)
 			}
 			if !strings.Contains(err.Error(), port) {
 				t.Errorf("the error does not name the address: %v", err)

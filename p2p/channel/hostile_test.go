@@ -104,6 +104,7 @@ func TestForgedProofs(t *testing.T) {
 				t.Error("the listener answered a stranger")
 			}
 			_ = other.Close()
+			_ = second.Close() // one that was let in must not wait for more
 			refused := false
 			for _, e := range ended {
 				err := <-e
@@ -273,14 +274,61 @@ func TestSilentListenerIsLeft(t *testing.T) {
 	}
 }
 
+// TestSilentStrangersMakeRoom: over the limit the oldest silent connection goes
+// at once, not when its time is over.
+func TestSilentStrangersMakeRoom(t *testing.T) {
+	bob := newMember(t, swarmkey.New())
+	synctest.Test(t, func(t *testing.T) {
+		const pending, strangers = 4, 10
+		inner := newPipes()
+		l := bob.NewListener(inner, ListenOptions{MaxPending: pending})
+		defer l.Close()
+		began := time.Now()
+		ended := make([]time.Duration, strangers)
+		var wg sync.WaitGroup
+		for i := range strangers {
+			accepted := make(chan net.Conn)
+			go func() {
+				c, err := l.Accept()
+				if err != nil {
+					t.Error(err)
+				}
+				accepted <- c
+			}()
+			c := inner.dial()
+			s := <-accepted
+			wg.Go(func() {
+				defer c.Close()
+				if _, err := s.Read(make([]byte, 1)); err == nil {
+					t.Error("a stranger was let in")
+				}
+				ended[i] = time.Since(began)
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		for i, after := range ended {
+			want := HandshakeTimeout
+			if i < strangers-pending {
+				want = 0
+			}
+			if after != want {
+				t.Errorf("stranger %d ended after %v, want %v", i, after, want)
+			}
+		}
+	})
+}
+
+// TestSilentStrangersKeepNobodyOut: a member gets in between them, and stays.
 func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 	key := swarmkey.New()
 	bob, alice := newMember(t, key), newMember(t, key)
 	const pending = 4
 	l := listen(t, bob, ListenOptions{MaxPending: pending})
-	var conns []net.Conn
+	accepting := make(chan struct{})
 	var wg sync.WaitGroup
 	go func() {
+		defer close(accepting)
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -292,45 +340,43 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 			})
 		}
 	}()
-	for range 3 * pending {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		conns = append(conns, c)
-	}
-	// The oldest went to make room for the newest.
-	for _, c := range conns[:2*pending] {
-		if _, err := c.Read(make([]byte, 1)); err == nil {
-			t.Error("an old silent connection was not closed")
+	var conns []net.Conn
+	strangers := func() {
+		for range 3 * pending {
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, c)
 		}
 	}
+	strangers()
 	c, err := alice.Dial(t.Context(), bob.id, l.Addr().String())
 	if err != nil {
 		t.Fatalf("a member was kept out: %v", err)
 	}
-	// An authenticated connection is not pending: more strangers cannot end it.
-	for range 2 * pending {
-		s, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
+	echo := func() {
+		t.Helper()
+		var got [5]byte
+		if _, err := c.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close()
-		conns = append(conns, s)
+		if _, err := io.ReadFull(c, got[:]); err != nil || string(got[:]) != "hello" {
+			t.Fatalf("the member's connection: %q %v", got, err)
+		}
 	}
-	if _, err := c.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
+	echo() // now the listener has settled it, too
+	strangers()
+	for _, s := range conns[:len(conns)-pending] {
+		_, _ = s.Read(make([]byte, 1)) // until it is closed
 	}
-	var echo [5]byte
-	if _, err := io.ReadFull(c, echo[:]); err != nil || string(echo[:]) != "hello" {
-		t.Errorf("the member's connection: %q %v", echo, err)
-	}
+	echo()
 	_ = c.Close()
-	for _, c := range conns {
-		c.Close()
+	for _, s := range conns {
+		s.Close()
 	}
 	l.Close()
+	<-accepting
 	wg.Wait()
 }
 
