@@ -239,6 +239,9 @@ func (d *driver) resolve(ctx context.Context) ([]found, error) {
 				d.want.Size = f.info.Size
 				return known, nil
 			}
+			if f.err == nil {
+				d.search.again(f.holder.Peer) // its own fill may end any moment
+			}
 		case r := <-o.result:
 			o, notBefore = opening{}, d.now()+reopenEvery
 			if r.err == nil && r.stream.Size < 0 {
