@@ -18,6 +18,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"shoal/cmd/shoal/internal/config"
+	"shoal/p2p"
 )
 
 // Exit codes, which scripts rely on.
@@ -29,6 +30,7 @@ const (
 
 // cli is the grammar of the command line.
 type cli struct {
+	Serve    serveCmd    `cmd:"" help:"Run the mirror and swarm member of this machine."`
 	Status   statusCmd   `cmd:"" help:"Show what the node of this machine is doing."`
 	ID       idCmd       `cmd:"" name:"id" help:"Print the node's peer ID."`
 	SwarmKey swarmKeyCmd `cmd:"" name:"swarm-key" help:"Make the key that closes a swarm to strangers."`
@@ -91,8 +93,9 @@ func run(env environment, args []string) int {
 
 // isUsage reports whether the words that were given are at fault.
 func isUsage(err error) bool {
-	_, ok := errors.AsType[*config.Error](err)
-	return ok
+	_, settings := errors.AsType[*config.Error](err)
+	_, swarm := errors.AsType[*p2p.OptionError](err)
+	return settings || swarm
 }
 
 // complain prints err as one line.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -69,12 +70,13 @@ func printStatus(out io.Writer, s admin.Status) error {
 	}
 	row("taken", "%s from registries, %s from members, %s found in the cache", size(s.Bytes.Origin), size(s.Bytes.Peers), size(s.Bytes.CacheHits))
 	row("served", "%s to runtimes, %s to members", size(s.Bytes.ServedClients), size(s.Bytes.ServedPeers))
-	row("cache", "%s of %s in %d blobs", size(s.Cache.Bytes), size(s.Cache.Budget), s.Cache.Blobs)
+	row("cache", "%s of %s, %d blobs", size(s.Cache.Bytes), size(s.Cache.Budget), s.Cache.Blobs)
 	for _, m := range s.Members {
-		row("member", "%s %s %s", m.ID, m.Addr, m.Zone)
+		row("member", "%s", strings.TrimSpace(m.ID+" "+m.Addr+" "+m.Zone))
 	}
 	for _, f := range s.Fills {
-		row("fill", "%s %s, %d of %d pieces", f.Digest, size(f.Size), f.Done, f.Pieces)
+		row("fill", "%s %s, %d of %d pieces, %s from the registry, %s from %d members", f.Digest, size(f.Size), f.Done, f.Pieces,
+			size(f.FromOrigin), size(f.FromPeers), f.Members)
 	}
 	return w.Flush()
 }

@@ -56,6 +56,10 @@ type Fill struct {
 	Size   int64  `json:"size"` // in bytes
 	Pieces int    `json:"pieces"`
 	Done   int    `json:"done"` // pieces that are here
+	// Members is how many take part; bytes come from the registry or from them.
+	Members    int   `json:"members"`
+	FromOrigin int64 `json:"from_origin"`
+	FromPeers  int64 `json:"from_peers"`
 }
 
 // addMetrics sets what the metrics registry knows.

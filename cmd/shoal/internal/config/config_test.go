@@ -173,6 +173,13 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+func TestSwitchCanBeTurnedBack(t *testing.T) {
+	c, err := load(t, []string{"--no-mdns=false", "--swarm-key=k"}, []string{"SHOAL_NO_MDNS=true"}, "")
+	if err != nil || !c.MDNS {
+		t.Errorf("mDNS %v, %v", c.MDNS, err)
+	}
+}
+
 func TestUnknownVariablesAreReported(t *testing.T) {
 	c, err := load(t, nil, []string{
 		"SHOAL_ZONES=x", "SHOAL_CACHESIZE=1GiB", "SHOAL_JSON=1",

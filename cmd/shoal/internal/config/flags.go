@@ -64,20 +64,20 @@ type Flags struct {
 	Mirror Words `placeholder:"ADDR" help:"Registry endpoint for the container runtimes of this machine. Default: 127.0.0.1:5000."`
 	Admin
 
-	Swarm    Words  `group:"Swarm" placeholder:"MULTIADDR" help:"Where to listen for members; repeat for more. Default: /ip4/0.0.0.0/tcp/4001 with a swarm key, /ip4/127.0.0.1/tcp/4001 without."`
-	Pieces   Words  `group:"Swarm" placeholder:"ADDR" help:"Where to serve pieces of blobs to members. Default: the swarm's host, any free port."`
-	Announce Words  `group:"Swarm" placeholder:"MULTIADDR" help:"Address to tell members instead of those listened on (containers, NAT); repeat for more."`
-	Join     Words  `group:"Swarm" placeholder:"MULTIADDR" help:"A member to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID; repeat for more. \"shoal status\" prints a node's own."`
-	SwarmKey Words  `group:"Swarm" placeholder:"FILE" help:"Key of the swarm, made by \"shoal swarm-key new\", the same on every member. Without it the node keeps to loopback."`
-	Zone     Words  `group:"Swarm" placeholder:"NAME" help:"Site of this node; members of the same zone are asked first."`
-	NoMDNS   Switch `group:"Swarm" name:"no-mdns" help:"Do not look for members on the local network by multicast DNS."`
+	Swarm    Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"Where to listen for members; repeat for more. Default: /ip4/0.0.0.0/tcp/4001 with a swarm key, /ip4/127.0.0.1/tcp/4001 without."`
+	Pieces   Words  `group:"Swarm:" placeholder:"ADDR" help:"Where to serve pieces of blobs to members. Default: the swarm's host, any free port."`
+	Announce Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"Address to tell members instead of those listened on (containers, NAT); repeat for more."`
+	Join     Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"A member to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID; repeat for more. \"shoal status\" prints a node's own."`
+	SwarmKey Words  `group:"Swarm:" placeholder:"FILE" help:"Key of the swarm, made by \"shoal swarm-key new\", the same on every member. Without it the node keeps to loopback."`
+	Zone     Words  `group:"Swarm:" placeholder:"NAME" help:"Site of this node; members of the same zone are asked first."`
+	NoMDNS   Switch `group:"Swarm:" name:"no-mdns" help:"Do not look for members on the local network by multicast DNS."`
 
-	Registry  Words `group:"Content" placeholder:"NAME=URL[,URL]" help:"Upstreams of a registry in order of preference; repeat for more registries. http:// is allowed. Default: docker.io=https://registry-1.docker.io. A registry that is not listed is https://NAME, public names only."`
-	CacheSize Words `group:"Content" placeholder:"SIZE" help:"Bytes of disk for blobs: 500MiB, 50GiB, ... (powers of 1024). Default: a quarter of the disk, at most 50GiB."`
-	Reverify  Words `group:"Content" placeholder:"DURATION" help:"Hash a cached blob again before it is served when its last proof is older than this. Default: 24h."`
+	Registry  Words `group:"Content:" placeholder:"NAME=URL[,URL]" help:"Upstreams of a registry in order of preference; repeat for more registries. http:// is allowed. Default: docker.io=https://registry-1.docker.io. A registry that is not listed is https://NAME, public names only."`
+	CacheSize Words `group:"Content:" placeholder:"SIZE" help:"Bytes of disk for blobs: 500MiB, 50GiB, ... (powers of 1024). Default: a quarter of the disk, at most 50GiB."`
+	Reverify  Words `group:"Content:" placeholder:"DURATION" help:"Hash a cached blob again before it is served when its last proof is older than this. Default: 24h."`
 
-	LogLevel  Words `group:"Logging" placeholder:"LEVEL" help:"debug, info, warn or error. Default: info."`
-	LogFormat Words `group:"Logging" placeholder:"FORMAT" help:"text or json, to standard error. Default: text."`
+	LogLevel  Words `group:"Logging:" placeholder:"LEVEL" help:"debug, info, warn or error. Default: info."`
+	LogFormat Words `group:"Logging:" placeholder:"FORMAT" help:"text or json, to standard error. Default: text."`
 }
 
 // layer returns the words of the flags that were given.

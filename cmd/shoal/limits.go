@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// memoryLimit is where the Go runtime starts to collect harder, in bytes.
+	// A node that fills blobs at full speed has some 60 MB alive (piece
+	// buffers, connections, the DHT); by default the heap may double before it
+	// is collected, and the promise is 200 MB resident. Whoever has thousands
+	// of members on one node sets GOMEMLIMIT.
+	memoryLimit = 160 << 20
+
+	// A mirror is a guest on its machine: the default budget is a share of the
+	// disk, up to what holds the images of a busy host.
+	diskShare       = 4 // one in so many bytes
+	maxDefaultCache = 50 << 30
+)
+
+// limitMemory sets the soft limit of the runtime unless the operator did.
+func limitMemory(lookup func(string) (string, bool)) {
+	if _, set := lookup("GOMEMLIMIT"); !set {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
+
+// defaultCacheSize returns the budget in bytes for a cache in dir, which
+// exists.
+func defaultCacheSize(dir string) (int64, error) {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return 0, fmt.Errorf("size of the disk of %s: %w", dir, err)
+	}
+	return min(maxDefaultCache, int64(disk.Blocks)*disk.Bsize/diskShare), nil
+}
+
+// readableByOthers reports whether everybody on the machine may read the secret file.
+func readableByOthers(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Perm()&0o007 != 0
+}

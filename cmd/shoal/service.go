@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"shoal/blobcache"
+	"shoal/cmd/shoal/internal/admin"
+	"shoal/cmd/shoal/internal/config"
+	"shoal/cmd/shoal/internal/runfile"
+	"shoal/p2p"
+	"shoal/p2p/swarmkey"
+	"shoal/proxy"
+	"shoal/proxy/origin"
+)
+
+// service is a node: every part of it, opened and wired, not yet running.
+type service struct {
+	cfg     config.Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+
+	cache  *blobcache.Cache
+	budget int64 // of the cache, in bytes
+	node   *p2p.Node
+	origin *origin.Client
+	proxy  *proxy.Proxy
+	mirror endpoint
+	admin  endpoint
+
+	stopping atomic.Bool
+}
+
+// newService opens files and sockets, so that what cannot work is an error
+// before anything runs. What it opened is closed again on failure, and at the
+// end of run.
+func newService(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *service, err error) {
+	s := &service{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
+	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	for _, open := range []func(context.Context) error{s.openCache, s.listen, s.joinable, s.wire} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// openCache takes possession of the data directory.
+func (s *service) openCache(context.Context) (err error) {
+	dir := s.cfg.DataDir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w; name another with --data-dir", err)
+	}
+	s.budget = s.cfg.CacheSize
+	if s.budget == 0 {
+		if s.budget, err = defaultCacheSize(dir); err != nil {
+			return err
+		}
+	}
+	s.cache, err = blobcache.Open(dir, blobcache.Options{
+		Budget: s.budget, ReverifyAfter: s.cfg.Reverify, Logger: s.log, Metrics: s.metrics,
+	})
+	return err
+}
+
+// listen opens the endpoints for runtimes and for the operator.
+func (s *service) listen(ctx context.Context) (err error) {
+	if s.mirror.listener, err = listen(ctx, "mirror", s.cfg.Mirror); err != nil {
+		return err
+	}
+	s.admin.listener, err = listen(ctx, "admin", s.cfg.Admin)
+	return err
+}
+
+// joinable makes this a member of the swarm that others can dial.
+func (s *service) joinable(ctx context.Context) error {
+	key, err := s.swarmKey()
+	if err != nil {
+		return err
+	}
+	identity, err := loadIdentity(filepath.Join(s.cfg.DataDir, identityFile))
+	if err != nil {
+		return err
+	}
+	if err := s.probeSwarm(ctx); err != nil {
+		return err
+	}
+	s.node, err = p2p.New(p2p.Options{ //nolint:contextcheck // it lives until Run ends or Close
+		Identity: identity,
+		Key:      key,
+		Swarm:    s.cfg.Swarm,
+		Announce: s.cfg.Announce,
+		Join:     s.cfg.Join,
+		Pieces:   s.cfg.Pieces,
+		NoMDNS:   !s.cfg.MDNS,
+		Zone:     s.cfg.Zone,
+		Version:  version(),
+		Cache:    s.cache,
+		Logger:   s.log,
+		Metrics:  s.metrics,
+	})
+	return err
+}
+
+// probeSwarm tries the addresses that package p2p is going to listen on.
+func (s *service) probeSwarm(ctx context.Context) error {
+	for _, m := range s.cfg.Swarm {
+		addr, err := manet.ToNetAddr(m)
+		if err != nil {
+			return fmt.Errorf("--swarm: %w", err)
+		}
+		if err := probe(ctx, "swarm", addr.String()); err != nil {
+			return err
+		}
+	}
+	if s.cfg.Pieces == "" {
+		return nil
+	}
+	return probe(ctx, "pieces", s.cfg.Pieces)
+}
+
+// swarmKey reads the key file; without one the swarm is that of the loopback
+// interface.
+func (s *service) swarmKey() (*swarmkey.Key, error) {
+	path := s.cfg.SwarmKey
+	if path == "" {
+		return nil, nil
+	}
+	key, err := swarmkey.Load(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w; make it with \"shoal swarm-key new > %s\", or copy it from another member", err, path)
+	case err != nil:
+		return nil, fmt.Errorf("%w; it must be readable, and made by \"shoal swarm-key new\"", err)
+	}
+	if readableByOthers(path) {
+		s.log.Warn("everybody on this machine can read the swarm key: chmod it to 600", "file", path)
+	}
+	return key, nil
+}
+
+// wire connects the parts that talk HTTP.
+func (s *service) wire(context.Context) (err error) {
+	s.origin, err = origin.New(origin.Options{
+		Registries: s.cfg.Registries, UserAgent: "shoal/" + version(), Logger: s.log, Metrics: s.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	s.proxy, err = proxy.New(proxy.Options{
+		Cache: s.cache, Fetcher: s.node, Origin: s.origin, Logger: s.log, Metrics: s.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	s.mirror.server = s.proxy.Server()
+	s.admin.server = &http.Server{
+		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Unready: s.unready, Logger: s.log}),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return nil
+}
+
+// unready returns why the node should not be used, or "".
+func (s *service) unready() string {
+	if s.stopping.Load() {
+		return "stopping"
+	}
+	select {
+	case <-s.node.JoinTried():
+		return ""
+	default:
+		return "joining the swarm"
+	}
+}
+
+// status is what the node knows of itself.
+func (s *service) status() admin.Status {
+	st := admin.Status{
+		ID:      s.node.ID().String(),
+		Version: version(),
+		Joined:  s.node.Joined(),
+		Members: []admin.Member{},
+		Addrs:   s.addrs(),
+		Mirror:  s.mirror.addr(),
+		Zone:    s.node.Zone(),
+		Cache:   admin.Cache{Budget: s.budget},
+		Fills:   []admin.Fill{},
+	}
+	for _, m := range s.node.Members() {
+		st.Members = append(st.Members, admin.Member{ID: m.Peer.String(), Addr: m.Addr.String(), Zone: m.Zone})
+	}
+	st.Peers = len(st.Members)
+	for _, f := range s.node.Fills() {
+		st.Fills = append(st.Fills, admin.Fill{
+			Digest: f.Blob.Digest.String(), Size: f.Blob.Size, Pieces: f.Pieces, Done: f.Done,
+			Members: f.Members, FromOrigin: f.FromOrigin, FromPeers: f.FromPeers,
+		})
+	}
+	return st
+}
+
+// addrs returns the addresses by which others can join this node.
+func (s *service) addrs() []string {
+	addrs := []string{}
+	for _, a := range s.node.Addrs() {
+		addrs = append(addrs, a.String())
+	}
+	return addrs
+}
+
+// announce tells people and programs where the node listens.
+func (s *service) announce() error {
+	s.log.Info("listening", "mirror", s.mirror.addr(), "admin", s.admin.addr(), "swarm", s.addrs(),
+		"id", s.node.ID().String(), "version", version(), "data_dir", s.cfg.DataDir, "cache_size", size(s.budget), "swarm_key", s.cfg.SwarmKey != "")
+	return runfile.Write(s.cfg.DataDir, runfile.Listening{
+		PID: os.Getpid(), ID: s.node.ID().String(), Mirror: s.mirror.addr(), Admin: s.admin.addr(), Addrs: s.addrs(),
+	})
+}
+
+// close releases what newService opened, in the reverse order. The parts that
+// ran have ended.
+func (s *service) close() error {
+	var errs []error
+	if s.origin != nil {
+		s.origin.Close()
+	}
+	if s.node != nil {
+		errs = append(errs, s.node.Close())
+	}
+	for _, e := range []endpoint{s.mirror, s.admin} {
+		if e.listener != nil {
+			// It may have been closed by its server.
+			_ = e.listener.Close()
+		}
+	}
+	if s.cache != nil {
+		errs = append(errs, s.cache.Close())
+	}
+	return errors.Join(errs...)
+}
