@@ -6,13 +6,16 @@ GO ?= go
 TOOL := $(GO) tool -modfile=.tools/go.mod
 
 .DEFAULT_GOAL := build
-.PHONY: help build test lint fmt
+.PHONY: help build demo test lint fmt
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/shoal
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/shoal ./cmd/shoal
+
+demo: build ## watch five nodes share an image on this machine (ARGS=--keep leaves them running)
+	bin/shoal demo $(ARGS)
 
 test: ## run every test; as root on Debian, install what the end-to-end tests need and run those too
 	.ci/install-deps

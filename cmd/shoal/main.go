@@ -34,6 +34,7 @@ type cli struct {
 	Status   statusCmd   `cmd:"" help:"Show what the node of this machine is doing."`
 	ID       idCmd       `cmd:"" name:"id" help:"Print the node's peer ID."`
 	SwarmKey swarmKeyCmd `cmd:"" name:"swarm-key" help:"Make the key that closes a swarm to strangers."`
+	Demo     demoCmd     `cmd:"" help:"Watch five nodes share an image, on this machine, without a network."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 

@@ -71,7 +71,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	d := &demo{Options: o}
 	d.printf("An origin registry with an uplink of %d Mbit/s, and %d nodes on this machine.\n", uplinkBits/1_000_000, nodeCount)
-	if d.origin, d.image, err = startOrigin(nodeCount); err != nil {
+	if d.origin, d.image, err = startOrigin(nodeCount); err != nil { //nolint:contextcheck // it serves until it is closed
 		return fmt.Errorf("demo: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.origin.close()) }()
