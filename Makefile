@@ -12,7 +12,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/shoal
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/shoal ./cmd/shoal
+	CGO_ENABLED=0 $(GO) build -buildvcs=auto -trimpath -o bin/shoal ./cmd/shoal
 
 demo: build ## watch five nodes share an image on this machine (ARGS=--keep leaves them running)
 	bin/shoal demo $(ARGS)
