@@ -217,7 +217,9 @@ func (f *Fill) retire() {
 	f.mu.Lock()
 	f.dirty = false // nothing is saved from here on
 	f.mu.Unlock()
-	f.file.Close() // nothing is waiting to be written
+	if f.file != nil {
+		f.file.Close() // nothing is waiting to be written
+	}
 	f.saving.Unlock()
 	f.c.retired(f, result)
 	f.mu.Lock()

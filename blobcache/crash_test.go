@@ -25,7 +25,7 @@ import (
 // that folder, a piece for each line on its input, which it acknowledges.
 const childDir = "SHOAL_TEST_CHILD_DIR"
 
-func killed() sample { return newSample(48*mib+11, 99) }
+func killed() sample { return newSample(24*mib+11, 99) }
 
 func fillForTheKill(dir string) {
 	c, err := Open(dir, Options{})
@@ -146,7 +146,7 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	s := killed()
 	v := newVictim(t, dir)
-	first := []int{7, 3, 4, 48, 0, 20}
+	first := []int{7, 3, 4, 24, 0, 20}
 	for _, i := range first {
 		v.write(i)
 	}
@@ -154,7 +154,7 @@ func TestKill(t *testing.T) {
 	until(t, "the first pieces are saved, nobody asking for it", func() bool {
 		return slices.Equal(claims(t, dir, s), first)
 	})
-	for _, i := range []int{1, 2, 30} {
+	for _, i := range []int{1, 2, 15} {
 		v.write(i)
 	}
 	v.kill()
@@ -564,14 +564,37 @@ func TestPieceLostOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, f, s, honest, 0, 1)
-	if got := rejections(t, f, 1); got[0] != (Rejection{Piece: 2, From: honest, Missing: true}) {
+	if got := rejections(t, f, 1); got[0] != (Rejection{Piece: 2, Missing: true}) {
 		t.Errorf("rejected %v", got)
 	}
 	write(t, f, s, honest, 2)
-	if got := rejections(t, f, 1); got[0] != (Rejection{Piece: 3, From: honest, Missing: true}) {
+	if got := rejections(t, f, 1); got[0] != (Rejection{Piece: 3, Missing: true}) {
 		t.Errorf("rejected %v", got)
 	}
 	write(t, f, s, honest, 3)
+	if err := ends(t, f); err != nil {
+		t.Fatal(err)
+	}
+	has(t, c, s)
+}
+
+// A piece that was lost does not flow, though it came from the origin.
+func TestLostPieceDoesNotFlow(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	s := newSample(4*mib, 1)
+	f := startFill(t, c, s)
+	write(t, f, s, origin, 1, 2)
+	if err := os.Truncate(f.path, mib+1); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, s, origin, 0)
+	rejections(t, f, 1)
+	if got := flows(t, f); got != mib {
+		t.Errorf("%d bytes flow, want one piece", got)
+	}
+	write(t, f, s, origin, 1)
+	rejections(t, f, 1)
+	write(t, f, s, origin, 2, 3)
 	if err := ends(t, f); err != nil {
 		t.Fatal(err)
 	}

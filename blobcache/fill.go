@@ -26,6 +26,7 @@ type Fill struct {
 	held    atomic.Int64 // bytes of the pieces that are here
 	promise atomic.Int64 // bytes that it will take in all; 0 once it is a blob
 
+	opened   chan struct{} // closed when file is there, or err
 	done     chan struct{}
 	rejected chan struct{}  // holds a value while rejections wait
 	unsaved  atomic.Bool    // it was logged that progress is not kept
@@ -111,18 +112,28 @@ func (c *Cache) Fill(d blob.Descriptor) (f *Fill, started bool, err error) {
 	}
 	for {
 		f, started, err = c.join(d)
+		if started {
+			err = f.openFiles()
+		}
 		switch {
 		case errors.Is(err, blob.ErrNoSpace):
 			return nil, false, c.outOfSpace(fmt.Errorf("fill %s: %w", d.Digest, err))
 		case err != nil:
 			return nil, false, fmt.Errorf("fill %s: %w", d.Digest, err)
-		case started || !f.failing():
-			return f, started, nil
+		case started:
+			return f, true, nil
+		}
+		<-f.opened
+		if !f.failing() {
+			f.learn(d.MediaType)
+			return f, false, nil
 		}
 		<-f.done // it is giving up: short, and its file is ours then
 	}
 }
 
+// join returns the fill of d, and whether it is new; then the caller must open
+// its files.
 func (c *Cache) join(d blob.Descriptor) (f *Fill, started bool, err error) {
 	key := fillKey{d.Digest, d.Size}
 	sealed, _ := c.Chain(d)
@@ -141,7 +152,6 @@ func (c *Cache) join(d blob.Descriptor) (f *Fill, started bool, err error) {
 		return endedFill(c, e.desc), false, nil
 	}
 	if f := c.fills[key]; f != nil {
-		f.learn(d.MediaType)
 		return f, false, nil
 	}
 	partial, had := c.partials[key], int64(0)
@@ -151,23 +161,15 @@ func (c *Cache) join(d blob.Descriptor) (f *Fill, started bool, err error) {
 	if err := c.fits(d.Size, had); err != nil {
 		return nil, false, err
 	}
-	// The files are opened under the lock: a directory entry or two.
-	f = newFill(c, d, sealed)
-	if err := f.openFiles(); err != nil {
-		if noSpace(err) {
-			err = fmt.Errorf("%w: %w", blob.ErrNoSpace, err)
-		}
-		return nil, false, err
-	}
 	if partial != nil {
 		delete(c.partials, key)
 		c.idle.remove(partial)
 		c.addUsed(-partial.bytes)
 	}
-	c.addUsed(f.held.Load())
+	f = newFill(c, d, sealed)
+	f.inflight.Add(1) // until its files are open
 	c.fills[key] = f
 	c.metrics.running.Inc()
-	f.begin()
 	return f, true, nil
 }
 
@@ -175,6 +177,7 @@ func newFill(c *Cache, d blob.Descriptor, sealed proof.Chain) *Fill {
 	n := blob.PieceCount(d.Size)
 	f := &Fill{
 		c: c, key: fillKey{d.Digest, d.Size}, n: n, desc: d, sealed: sealed,
+		opened:   make(chan struct{}),
 		done:     make(chan struct{}),
 		rejected: make(chan struct{}, 1),
 		have:     bitset.New(uint(n)),
@@ -196,17 +199,39 @@ func endedFill(c *Cache, d blob.Descriptor) *Fill {
 	n := uint(blob.PieceCount(d.Size))
 	f := &Fill{
 		c: c, key: fillKey{d.Digest, d.Size}, n: int(n), desc: d, whole: true, ended: true,
+		opened:   make(chan struct{}),
 		done:     make(chan struct{}),
 		rejected: make(chan struct{}, 1),
 		have:     bitset.New(n).FlipRange(0, n),
 		proven:   bitset.New(n).FlipRange(0, n),
 	}
+	close(f.opened)
 	close(f.done)
 	return f
 }
 
-// openFiles creates or restores the partial files.
+// openFiles creates or restores the partial files and sets the fill going. It
+// is called once, by the starter, and fails the fill if it fails.
 func (f *Fill) openFiles() error {
+	err := f.openData()
+	if noSpace(err) {
+		err = fmt.Errorf("%w: %w", blob.ErrNoSpace, err)
+	}
+	f.c.addBytes(f.held.Load())
+	f.mu.Lock()
+	if err != nil {
+		f.fail(err)
+	} else {
+		f.begin()
+	}
+	f.mu.Unlock()
+	close(f.opened)
+	f.inflight.Done()
+	return err
+}
+
+// openData opens the file, and finds out what is in it.
+func (f *Fill) openData() error {
 	dir := f.c.fillDir(f.key)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -218,12 +243,9 @@ func (f *Fill) openFiles() error {
 	}
 	f.file = file
 	if err := f.restore(dir); err != nil {
-		return errors.Join(err, file.Close())
+		return err
 	}
-	if err := reserveBitmap(dir, f.key.size); err != nil {
-		return errors.Join(err, file.Close())
-	}
-	return nil
+	return reserveBitmap(dir, f.key.size)
 }
 
 // restore finds out what of the blob is in the file already.
@@ -258,7 +280,7 @@ func (c *Cache) Running(d digest.Digest) (*Fill, bool) {
 	defer c.mu.Unlock()
 	var best *Fill
 	for k, f := range c.fills {
-		if k.digest == d && !f.failing() && (best == nil || f.held.Load() > best.held.Load()) {
+		if k.digest == d && f.ready() && (best == nil || f.held.Load() > best.held.Load()) {
 			best = f
 		}
 	}
@@ -313,6 +335,16 @@ func (f *Fill) Err() error {
 }
 
 func (f *Fill) failing() bool { return f.Err() != nil }
+
+// ready tells whether f can be written and read.
+func (f *Fill) ready() bool {
+	select {
+	case <-f.opened:
+		return !f.failing()
+	default:
+		return false
+	}
+}
 
 // ReadPiece reads the proven piece i into p, which must be long enough, and
 // returns its length: for serving it to peers. blob.ErrNotFound if the piece

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -319,6 +320,95 @@ func TestFailedFillGoesOn(t *testing.T) {
 			}
 			has(t, c, s)
 		}
+	}
+}
+
+// A fill whose files cannot be opened fails, and harms nothing.
+func TestFillThatCannotOpen(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	s := newSample(2*mib, 9)
+	if err := os.WriteFile(c.fillDir(fillKey{s.Digest, s.Size}), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f, started, err := c.Fill(s.Descriptor); f != nil || started || err == nil {
+		t.Errorf("Fill: %v %v", started, err)
+	}
+	if _, ok := c.Running(s.Digest); ok {
+		t.Error("it is running")
+	}
+	f := startFill(t, c, s) // what was in the way has been put away
+	write(t, f, s, honest, 0, 1)
+	if err := ends(t, f); err != nil {
+		t.Error(err)
+	}
+}
+
+// Of two who write a piece at once the second waits for the first, and its
+// bytes are not looked at.
+func TestOnePieceTwoWriters(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	s := newSample(2*mib, 9)
+	f := startFill(t, c, s)
+	real, writing, goOn := c.disk.writeAt, make(chan struct{}), make(chan struct{})
+	c.disk.writeAt = func(file *os.File, p []byte, off int64) (int, error) {
+		writing <- struct{}{}
+		<-goOn
+		return real(file, p, off)
+	}
+	errs := make(chan error, 2)
+	go func() { errs <- f.WritePiece(0, s.piece(0), honest) }()
+	<-writing
+	go func() { errs <- f.WritePiece(0, s.wrong(0), liar) }()
+	until(t, "the second waits", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.changed != nil })
+	close(goOn)
+	for range 2 {
+		select {
+		case err := <-errs:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-writing:
+			t.Fatal("both write")
+		}
+	}
+	c.disk.writeAt = real
+	write(t, f, s, honest, 1)
+	if err := ends(t, f); err != nil {
+		t.Error(err)
+	}
+}
+
+// Many ask for the same blob at once: one starts it.
+func TestFillIsStartedOnce(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	s := newSample(mib+1, 9)
+	var all sync.WaitGroup
+	var starters atomic.Int32
+	for range 16 {
+		all.Go(func() {
+			f, started, err := c.Fill(s.Descriptor)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if started {
+				starters.Add(1)
+				write(t, f, s, honest, 0, 1)
+			}
+			r, err := f.Open(t.Context(), blob.Range{Length: -1})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer r.Close()
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, s.data) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+	all.Wait()
+	if n := starters.Load(); n != 1 {
+		t.Errorf("%d starters", n)
 	}
 }
 

@@ -13,10 +13,11 @@ import (
 // and are passed for free; pieces that came ahead of their turn are read back
 // by hashForward.
 
-// begin starts what a new fill has to do. The Cache's mu is held.
+// begin starts what a new fill has to do. The caller holds mu.
 func (f *Fill) begin() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	if f.err != nil { // the cache was closed meanwhile
+		return
+	}
 	if f.sealed != nil && f.have.Any() {
 		f.inflight.Add(1)
 		f.c.work.Go(f.proveRestored)
@@ -94,11 +95,11 @@ func (f *Fill) hashForward() {
 }
 
 // lose drops piece i, which cannot be read back as it was written, and has the
-// driver bring it again. It returns the piece's length, to be released without
-// mu. The caller holds mu.
+// driver bring it again: no sender is to blame for our disk. It returns the
+// piece's length, to be released without mu. The caller holds mu.
 func (f *Fill) lose(i int, err error) int64 {
 	f.c.log.Warn("piece is lost on disk", "digest", f.key.digest, "piece", i, "error", err)
-	f.tell(Rejection{Piece: i, From: f.sources[f.from[i]], Missing: true})
+	f.tell(Rejection{Piece: i, Missing: true})
 	f.linked.Clear(uint(i))
 	return f.drop(i)
 }

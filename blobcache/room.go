@@ -48,10 +48,13 @@ func (c *Cache) writeAt(file *os.File, p []byte, off int64) error {
 }
 
 // release takes back what reserve counted.
-func (c *Cache) release(n int64) {
+func (c *Cache) release(n int64) { c.addBytes(-n) }
+
+// addBytes counts n bytes that are on disk.
+func (c *Cache) addBytes(n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.addUsed(-n)
+	c.addUsed(n)
 }
 
 // addUsed keeps the gauge with the sum. The caller holds mu.

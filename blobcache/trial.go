@@ -28,7 +28,7 @@ const ChainPiece = -1
 type Rejection struct {
 	// Piece is what was rejected, or ChainPiece.
 	Piece int
-	// From is who sent it; nobody if it was found on disk.
+	// From is who sent it; nobody if our own disk is to blame.
 	From Provenance
 	// Proven: the right bytes are known and these were not them, so From lied
 	// (or its disk has rotted). Otherwise From is only one of those whose
@@ -305,7 +305,7 @@ func (f *Fill) startOver(keep *bitset.BitSet, sums map[int][sha256.Size]byte) (d
 	f.survived = keep
 	f.dropHint("it did not lead to the digest")
 	f.hasher.Reset()
-	f.front, f.run = 0, 0
+	f.front = 0
 	f.extendRun()
 	f.judging = false
 	f.advance()
@@ -318,6 +318,7 @@ func (f *Fill) startOver(keep *bitset.BitSet, sums map[int][sha256.Size]byte) (d
 func (f *Fill) drop(i int) int64 {
 	f.have.Clear(uint(i))
 	f.from[i] = 0
+	f.run = min(f.run, i)
 	f.dirty = true
 	length := blob.Piece(i, f.key.size).Length
 	f.held.Add(-length)

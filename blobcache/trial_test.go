@@ -240,6 +240,57 @@ func TestForgedChainLocksNobodyOut(t *testing.T) {
 	}
 }
 
+// The origin's word ends an offered chain at once.
+func TestOriginOverrulesChain(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	s, fake := newSample(3*mib, 7), newSample(3*mib, 8)
+	f := startFill(t, c, s)
+	if err := f.OfferChain(fake.chain, liar.Peer); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, s, origin, 2, 0, 1)
+	if err := ends(t, f); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := f.Rejections(), []Rejection{{Piece: ChainPiece, From: liar, Proven: true}}; !slices.Equal(got, want) {
+		t.Errorf("convicted %v, want %v", got, want)
+	}
+}
+
+// A piece that agreed with a chain which was dropped while it was written is
+// hashed in its turn like any other.
+func TestHintDroppedUnderAWrite(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	s, fake := newSample(3*mib, 7), newSample(3*mib, 8)
+	f := startFill(t, c, s)
+	if err := f.OfferChain(fake.chain, liar.Peer); err != nil {
+		t.Fatal(err)
+	}
+	d, err := f.claim(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.check(fake.piece(1), liar), f.store(1, fake.piece(1))); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, s, origin, 2) // drops the chain
+	if err := f.OfferChain(s.chain, honest.Peer); err != nil {
+		t.Fatal(err)
+	}
+	f.settle(d, liar, nil)
+	f.inflight.Done()
+	if f.linked.Any() {
+		t.Error("a piece counts as agreeing with a chain that it was never compared with")
+	}
+	write(t, f, s, honest, 0)
+	rejections(t, f, 2)
+	write(t, f, s, origin, 0, 1)
+	if err := ends(t, f); err != nil {
+		t.Fatal(err)
+	}
+	has(t, c, s)
+}
+
 func TestOfferChain(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})
 	s, fake := newSample(3*mib, 9), newSample(3*mib, 10)

@@ -163,7 +163,7 @@ func stateOf(h hash.Hash) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	if len(b) != layoutSize || string(b[:stateStart]) != magic {
+	if len(b) != layoutSize {
 		return State{}, ErrUnsupported
 	}
 	return State(b[stateStart:blockStart]), nil
