@@ -141,7 +141,8 @@ func TestHeadStart(t *testing.T) {
 func TestHeadStartIsNotForClientsThatAreSlowThemselves(t *testing.T) {
 	bubble(t, options{}, func(r *rig) {
 		t := r.t
-		b := addBlob(r.hub, "library/app", random(1, 3*blob.PieceSize))
+		// More than a fill gives at a time.
+		b := addBlob(r.hub, "library/app", random(1, 12*blob.PieceSize))
 		resp := r.open("/v2/library/app/blobs/" + b.ref())
 		defer resp.Body.Close()
 		sleep(time.Minute)

@@ -114,6 +114,25 @@ func TestBadManifests(t *testing.T) {
 	}
 }
 
+// A layer that is asked for as a manifest, and is had from a member or the
+// cache, where no upstream has looked at its size.
+func TestLayerAsManifest(t *testing.T) {
+	bubble(t, options{}, func(r *rig) {
+		large, small := random(1, blob.MaxManifestSize+1), random(2, 1000)
+		swarm := peers{}
+		for _, data := range [][]byte{large, small} {
+			swarm[digest.FromBytes(data)] = data
+		}
+		r.proxy.fetcher = swarm.fetcher(r.cache)
+		for range 2 {
+			r.get("/v2/app/manifests/"+digest.FromBytes(large).String()).refused(r.t, http.StatusNotFound, "SIZE_INVALID")
+			r.get("/v2/app/manifests/"+digest.FromBytes(small).String()).refused(r.t, http.StatusNotFound, "MANIFEST_INVALID")
+			sleep(time.Second) // now they are in the cache
+		}
+		r.asked(r.hub)
+	})
+}
+
 // Lies about the type do not matter: the body's own word does.
 func TestManifestTypeIsTheBodys(t *testing.T) {
 	bubble(t, options{}, func(r *rig) {

@@ -171,9 +171,6 @@ func (f *prefetcher) fetchBlob(ctx context.Context, d blob.Descriptor, origin bl
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if _, ok := f.cache.Stat(d.Digest); ok {
-		return nil
-	}
 	fill, err := f.fetcher.Fetch(ctx, d, origin)
 	if err != nil {
 		return err

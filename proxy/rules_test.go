@@ -176,6 +176,7 @@ func TestRule4ARangeOfWrongBytesNeverEndsCleanly(t *testing.T) {
 		t := r.t
 		b := addBlob(r.hub, "library/app", random(1, 3*blob.PieceSize))
 		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Corrupt(10)})
+		r.hub.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Trickle(64<<10, time.Second/100)})
 		a := r.get("/v2/library/app/blobs/"+b.ref(), "Range: bytes=0-99")
 		if a.StatusCode != http.StatusPartialContent || a.err == nil || len(a.body) > 0 {
 			t.Errorf("status %d, %d bytes, %v", a.StatusCode, len(a.body), a.err)
