@@ -176,6 +176,9 @@ func TestSlowClients(t *testing.T) {
 				if n := got.Len() + len(rest); err == nil || n > blob.PieceSize {
 					t.Errorf("%d bytes in %v, %v; want to be cut off", n, time.Since(start), err)
 				}
+				if r.logged("level=WARN") != 0 {
+					t.Errorf("a slow client is no news:\n%s", r.log)
+				}
 			})
 		})
 	}

@@ -146,7 +146,7 @@ func (d *driver) fromOrigin(ctx context.Context, r plan.Request, src blob.Source
 	}
 	defer s.close()
 	if s.Size >= 0 && s.Size != d.want.Size {
-		return fmt.Errorf("%w: the origin says %d bytes, not %d", blob.ErrUnavailable, s.Size, d.want.Size)
+		return fmt.Errorf("%w: the origin says %d bytes, not %d", blob.ErrCorrupt, s.Size, d.want.Size)
 	}
 	in := run{Request: r, from: blobcache.Provenance{Identity: s.Identity}}
 	if s.Size < 0 || s.Identity == "" {
