@@ -111,6 +111,14 @@ func (s *slots) Fetch(ctx context.Context, d blob.Descriptor, _ blob.Source) (*b
 	return nil, err
 }
 
+// tried returns what was asked for so far.
+func (s *slots) tried() []digest.Digest {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.running)
+}
+
 // layers returns n descriptors, different for every image.
 func layers(image string, n int) []blob.Descriptor {
 	var out []blob.Descriptor
@@ -149,8 +157,7 @@ func TestPrefetchIsBounded(t *testing.T) {
 	swarm := &slots{}
 	testPrefetch(t, swarm, func(f *prefetcher) {
 		f.offer(image{manifest: digest.FromString("0"), blobs: layers("0", 10)})
-		synctest.Wait()
-		first := slices.Clone(swarm.running)
+		first := swarm.tried()
 		slices.Sort(first)
 		want := []digest.Digest{}
 		for _, d := range layers("0", fillsPerImage) {
@@ -167,9 +174,11 @@ func TestPrefetchIsBounded(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		if n := len(swarm.running); n != fillsPerImage*imagesAtOnce {
+		if n := len(swarm.tried()); n != fillsPerImage*imagesAtOnce {
 			t.Errorf("%d fills at once, want %d", n, fillsPerImage*imagesAtOnce)
 		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		if n := len(f.busy); n != imagesAtOnce+imagesWaiting {
 			t.Errorf("%d images are kept, want %d", n, imagesAtOnce+imagesWaiting)
 		}
@@ -182,11 +191,12 @@ func TestPrefetchGoesInLayerOrder(t *testing.T) {
 		want := layers("0", 20)
 		f.offer(image{manifest: digest.FromString("0"), blobs: want})
 		sleep(time.Minute)
-		if len(swarm.running) != len(want) {
-			t.Fatalf("%d of %d were tried: one that fails must not hold up the rest", len(swarm.running), len(want))
+		tried := swarm.tried()
+		if len(tried) != len(want) {
+			t.Fatalf("%d of %d were tried: one that fails must not hold up the rest", len(tried), len(want))
 		}
 		for i, d := range want {
-			at := slices.Index(swarm.running, d.Digest)
+			at := slices.Index(tried, d.Digest)
 			if at < i-fillsPerImage || at > i+fillsPerImage {
 				t.Errorf("layer %d came as number %d", i, at)
 			}
@@ -199,9 +209,11 @@ func TestPrefetchStopsWithoutRoom(t *testing.T) {
 	testPrefetch(t, swarm, func(f *prefetcher) {
 		f.offer(image{manifest: digest.FromString("0"), blobs: layers("0", 20)})
 		sleep(time.Minute)
-		if n := len(swarm.running); n > fillsPerImage+1 {
+		if n := len(swarm.tried()); n > fillsPerImage+1 {
 			t.Errorf("%d fills were tried in a cache without room", n)
 		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		if len(f.busy) != 0 {
 			t.Error("the image cannot be offered again")
 		}

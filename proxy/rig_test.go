@@ -40,7 +40,7 @@ type rig struct {
 	swarm   *direct
 	proxy   *Proxy
 	metrics *prometheus.Registry
-	log     *bytes.Buffer
+	log     *logBuffer
 	client  *http.Client
 	dial    func(context.Context, string, string) (io.ReadWriteCloser, error)
 }
@@ -66,9 +66,9 @@ func newRig(t *testing.T, o options) *rig {
 		hub:     origintest.New(origintest.Options{Auth: o.auth}),
 		other:   origintest.New(origintest.Options{Auth: o.auth}),
 		metrics: prometheus.NewRegistry(),
-		log:     &bytes.Buffer{},
+		log:     &logBuffer{},
 	}
-	logger := slog.New(slog.NewTextHandler(&locked{w: r.log}, nil))
+	logger := slog.New(slog.NewTextHandler(r.log, nil))
 	var err error
 	r.dir = t.TempDir()
 	if r.cache, err = blobcache.Open(r.dir, blobcache.Options{Budget: o.budget}); err != nil {
@@ -340,16 +340,22 @@ func (f *direct) stream(fill *blobcache.Fill, s *blob.Stream) error {
 	return nil
 }
 
-// locked is a writer for several goroutines.
-type locked struct {
-	mu sync.Mutex
-	w  io.Writer
+// logBuffer is a log that can be read while it is written.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
 }
 
-func (l *locked) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(p)
+	return l.text.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // counter returns the sum of a counter over its labels.

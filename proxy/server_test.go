@@ -4,14 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -129,6 +133,21 @@ func (c *watchedConn) ReadFrom(r io.Reader) (int64, error) {
 		c.l.files.Add(n)
 	}
 	return n, err
+}
+
+// brokenWriter is a connection that its client has reset.
+type brokenWriter struct{ http.ResponseWriter }
+
+func (brokenWriter) ReadFrom(io.Reader) (int64, error) {
+	return 0, &net.OpError{Op: "readfrom", Err: os.NewSyscallError("sendfile", syscall.ECONNRESET)}
+}
+
+func TestClientsThatLeaveAreNoNews(t *testing.T) {
+	s := &sink{w: brokenWriter{httptest.NewRecorder()}, onWrite: func(int64) {}}
+	_, err := io.CopyN(s, strings.NewReader("body"), 4)
+	if !errors.Is(err, errClient) || !errors.Is(err, syscall.ECONNRESET) || gravity(err) != slog.LevelDebug {
+		t.Errorf("%v is logged as %v", err, gravity(err))
+	}
 }
 
 // A client that takes a little all the time is served, one that takes next to
