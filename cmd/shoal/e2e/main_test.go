@@ -1,0 +1,240 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
+)
+
+const (
+	// dirEnv tells the isolated copy of the tests which folder is theirs.
+	dirEnv = "SHOAL_E2E_DIR"
+	// patience is for a scenario: ten times what any of them takes.
+	patience = 2 * time.Minute
+)
+
+// needed are the programs that the tests run, beside shoal.
+var needed = []string{
+	"docker-registry", "dockerd", "docker", "containerd", "runc", "skopeo", "podman", "busybox",
+	"ip", "tc", "nsenter", "unshare", "mount",
+}
+
+func TestMain(m *testing.M) {
+	if os.Getuid() != 0 {
+		fmt.Fprintln(os.Stderr, "NOT RUN, as that needs root: all tests with dockerd, podman, skopeo and docker-registry (package cmd/shoal/e2e)")
+		os.Exit(m.Run())
+	}
+	code, err := runIsolated(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// runIsolated runs the tests in namespaces of their own. What they write is
+// removed from outside, so also when they are killed.
+func runIsolated(m *testing.M) (code int, err error) {
+	if os.Getenv(dirEnv) != "" {
+		if _, _, err := testhost.Isolate(); err != nil {
+			return 1, err
+		}
+		return m.Run(), nil
+	}
+	if missing := missingPrograms(); len(missing) > 0 {
+		return 1, fmt.Errorf("not installed: %s; run .ci/install-deps", strings.Join(missing, " "))
+	}
+	// The paths of Unix sockets are at most 107 bytes long.
+	dir, err := os.MkdirTemp("", "shoal-e2e-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// Built outside: the modules may have to be fetched first.
+	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "shoal"), "shoal/cmd/shoal")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("build shoal: %w\n%s", err, out)
+	}
+	_, code, err = testhost.Isolate(dirEnv + "=" + dir)
+	return code, err
+}
+
+func missingPrograms() []string {
+	var missing []string
+	for _, name := range needed {
+		if _, err := testhost.Program(name); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
+// lab is what all scenarios share: an origin and machines with a dockerd each,
+// which knows a mirror on its own loopback. Every scenario brings its own image
+// and its own nodes, so that nothing is warm for it.
+type lab struct {
+	network  *testhost.Network
+	origin   *program.Origin
+	machines []*machine
+	shoal    string // path of the program
+	dir      string
+}
+
+// machine is a host with a dockerd.
+type machine struct {
+	*testhost.Host
+	docker *program.Dockerd
+}
+
+// The links of the lab.
+const (
+	originLink  = 200 * testhost.Mbit
+	machineLink = testhost.Gbit
+)
+
+// newLab makes the lab, with four machines. It ends with the test.
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	dir := os.Getenv(dirEnv)
+	l := &lab{dir: dir, shoal: filepath.Join(dir, "shoal"), network: must(testhost.NewNetwork(dir))(t)}
+	t.Cleanup(l.network.Close)
+	t.Cleanup(func() { l.dumpLogsIfFailed(t) })
+	l.origin = must(program.StartOrigin(ctx, must(l.network.AddHost("origin", originLink))(t)))(t)
+	for i := range 4 {
+		l.machines = append(l.machines, &machine{Host: must(l.network.AddHost(fmt.Sprintf("m%d", i+1), machineLink))(t)})
+	}
+	var group errgroup.Group
+	for _, m := range l.machines {
+		group.Go(func() (err error) {
+			m.docker, err = program.StartDockerd(ctx, m.Host, program.MirrorURL, l.origin)
+			return err
+		})
+	}
+	check(t, group.Wait())
+	return l
+}
+
+func (l *lab) dumpLogsIfFailed(t *testing.T) {
+	if !t.Failed() {
+		return
+	}
+	var logs bytes.Buffer
+	if err := l.network.DumpLogs(&logs); err != nil {
+		t.Errorf("logs: %v", err)
+	}
+	t.Logf("logs of all processes:\n%s", &logs)
+}
+
+// swarm starts nodes on the first count machines, with a key of their own and
+// nothing on disk, and waits until each is connected to all the others. They
+// end with the test.
+func (l *lab) swarm(ctx context.Context, t *testing.T, count int, args ...string) []*program.Node {
+	t.Helper()
+	name := strings.ReplaceAll(strings.TrimPrefix(t.Name(), "TestRealPrograms/"), "/", "-")
+	key := filepath.Join(l.dir, name+".key")
+	text := must(l.machines[0].Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"swarm-key", "new"}}))(t)
+	check(t, os.WriteFile(key, []byte(text), 0o600))
+
+	nodes := make([]*program.Node, count)
+	start := func(i int, join ...*program.Node) (err error) {
+		nodes[i], err = program.StartNode(ctx, l.machines[i].Host, program.NodeConfig{
+			Shoal: l.shoal, Name: "shoal-" + name, SwarmKey: key, Upstream: l.origin.URL(), Join: join,
+			Args: append([]string{"--no-mdns"}, args...),
+		})
+		return err
+	}
+	t.Cleanup(func() {
+		for _, n := range nodes {
+			if n != nil && n.Process != nil {
+				n.Process.Kill()
+			}
+		}
+	})
+	check(t, start(0))
+	var group errgroup.Group
+	for i := 1; i < count; i++ {
+		group.Go(func() error { return start(i, nodes[0]) })
+	}
+	check(t, group.Wait())
+	for _, n := range nodes {
+		check(t, testhost.Until(ctx, 15*time.Second, func(ctx context.Context) error {
+			s, err := n.Status(ctx)
+			if err == nil && s.Peers < count-1 {
+				err = fmt.Errorf("%s knows %d of %d other members", n.Host.Name, s.Peers, count-1)
+			}
+			return err
+		}))
+	}
+	return nodes
+}
+
+// push makes an image with layers of these sizes in MiB and pushes it to the
+// origin.
+func (l *lab) push(ctx context.Context, t *testing.T, seed byte, layersMiB ...int) *program.Image {
+	t.Helper()
+	for i := range layersMiB {
+		layersMiB[i] <<= 20
+	}
+	return must(l.origin.Push(ctx, fmt.Sprintf("shoal/image%d", seed), seed, layersMiB...))(t)
+}
+
+// pull lets the machine's dockerd pull ref.
+func (m *machine) pull(ctx context.Context, ref string) error {
+	_, err := m.docker.Docker(ctx, "pull", "--quiet", ref)
+	return err
+}
+
+// checkImage fails the test unless the machine's dockerd holds the image, down
+// to the last byte of its files, and can run it.
+func (m *machine) checkImage(ctx context.Context, t *testing.T, ref string, img *program.Image) {
+	t.Helper()
+	const format = `{{.Id}} {{range .RepoDigests}}{{.}}{{end}}`
+	inspected := must(m.docker.Docker(ctx, "image", "inspect", "--format", format, ref))(t)
+	if want := img.Config.Digest.String() + " " + img.DigestRef(); strings.TrimSpace(inspected) != want {
+		t.Errorf("image on %s is %s, want %s", m.Name, inspected, want)
+	}
+	args := []string{"run", "--rm", "--network", "none", ref, "/bin/busybox", "sha256sum"}
+	for path := range img.Files {
+		args = append(args, path)
+	}
+	sums := must(m.docker.Docker(ctx, args...))(t)
+	for path, sum := range img.Files {
+		if !strings.Contains(sums, sum+"  "+path+"\n") {
+			t.Errorf("%s in a container on %s is altered: want %s in\n%s", path, m.Name, sum, sums)
+		}
+	}
+}
+
+// must returns what turns the results of a call into its value, or the end of
+// the test.
+func must[T any](value T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		check(t, err)
+		return value
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
