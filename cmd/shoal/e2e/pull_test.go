@@ -26,6 +26,12 @@ func TestRealPrograms(t *testing.T) {
 	}{
 		{"shoal is down", shoalIsDown},
 		{"from machine to machine", fromMachineToMachine},
+		{"holders are killed", holdersKilled},
+		{"holders freeze", holdersFrozen},
+		{"killed in its own fill", restartInFill},
+		{"altered on disk", alteredOnDisk},
+		{"skopeo and podman", otherClients},
+		{"contract", contract},
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)

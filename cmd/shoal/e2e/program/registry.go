@@ -299,4 +299,3 @@ func awaitOK(ctx context.Context, h *testhost.Host, p *testhost.Process, url str
 		return nil
 	})
 }
-
