@@ -8,15 +8,15 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"testing"
-
-	"shoal/cmd/shoal/e2e/testhost"
 )
 
-// otherClients: skopeo copies an image through the mirror, and podman, on the
+// TestOtherClients: skopeo copies an image through the mirror, and podman, on the
 // next machine, pulls and runs it.
-func otherClients(ctx context.Context, t *testing.T, l *lab) {
+func TestOtherClients(t *testing.T) {
+	ctx, l := scenario(t)
 	img := l.push(ctx, t, 8, 12, 5)
 	nodes := l.swarm(ctx, t, 2)
 	settings := filepath.Join(l.dir, "registries.conf")

@@ -9,23 +9,23 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"shoal/cmd/shoal/e2e/program"
-	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // inFlight is what a node may have asked for and not have, so that it may be
 // sent twice when something dies: two requests of 4 MiB to the origin.
 const inFlight = 8 << 20
 
-// holdersKilled: of two holders that serve a pull one is killed, then the
+// TestHoldersKilled: of two holders that serve a pull one is killed, then the
 // other; the origin gives the rest, and no more than that.
-func holdersKilled(ctx context.Context, t *testing.T, l *lab) {
+func TestHoldersKilled(t *testing.T) {
+	ctx, l := scenario(t)
 	img := l.push(ctx, t, 3, 80)
 	nodes := l.swarm(ctx, t, 3)
 	l.seed(ctx, t, img, nodes[:2]...)
@@ -49,9 +49,10 @@ func holdersKilled(ctx context.Context, t *testing.T, l *lab) {
 	assertNoHub(t, l.origin.Accesses().Since(before))
 }
 
-// holdersFrozen: as above, but the holders stop in the middle of a word, as
+// TestHoldersFrozen: as above, but the holders stop in the middle of a word, as
 // seen from outside, and their connections stay.
-func holdersFrozen(ctx context.Context, t *testing.T, l *lab) {
+func TestHoldersFrozen(t *testing.T) {
+	ctx, l := scenario(t)
 	img := l.push(ctx, t, 4, 80)
 	nodes := l.swarm(ctx, t, 3)
 	l.seed(ctx, t, img, nodes[:2]...)
@@ -68,10 +69,11 @@ func holdersFrozen(ctx context.Context, t *testing.T, l *lab) {
 	assertNoHub(t, l.origin.Accesses().Since(before))
 }
 
-// restartInFill: a node is killed in the middle of its own fill and started
+// TestRestartInFill: a node is killed in the middle of its own fill and started
 // again. dockerd comes back by itself; the origin is not asked again for what
 // was on the disk.
-func restartInFill(ctx context.Context, t *testing.T, l *lab) {
+func TestRestartInFill(t *testing.T) {
+	ctx, l := scenario(t)
 	img := l.push(ctx, t, 5, 64)
 	layer := img.Layers[len(img.Layers)-1]
 	node := l.swarm(ctx, t, 1)[0]
@@ -99,48 +101,50 @@ func restartInFill(ctx context.Context, t *testing.T, l *lab) {
 	}
 }
 
-// alteredOnDisk: a byte of a blob changes under a node that holds it. Who
+// TestAlteredOnDisk: a byte of a blob changes under a node that holds it. Who
 // pulls from it gets right bytes, and the altered copy goes.
-func alteredOnDisk(ctx context.Context, t *testing.T, l *lab) {
-	t.Run("before it serves", func(t *testing.T) {
-		altered(ctx, t, l, 6, func(l *lab, puller *program.Node, img *program.Image, alter func()) {
-			alter()
-			l.follow(ctx, t, puller, img)
+func TestAlteredOnDisk(t *testing.T) {
+	ctx, l := scenario(t)
+	for _, c := range []struct {
+		name string
+		seed byte
+		at   int64 // percent of the pull
+	}{
+		{"before it serves", 6, 0},
+		{"while it serves", 7, 20},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			img := l.push(ctx, t, c.seed, 40)
+			layer := img.Layers[len(img.Layers)-1].Digest
+			nodes := l.swarm(ctx, t, 2)
+			l.seed(ctx, t, img, nodes[0])
+			l.slowDown(t, 200*testhost.Mbit, 0)
+			before := l.origin.Accesses()
+			alter := func() { check(t, alterLastByte(nodes[0].BlobFile(layer.Hex))) }
+			if c.at == 0 {
+				alter()
+				l.follow(ctx, t, nodes[1], img)
+			} else {
+				l.follow(ctx, t, nodes[1], img, milestone{percent: c.at, do: alter})
+			}
+			awaitWhole(ctx, t, nodes[1], img)
+			assertNoHub(t, l.origin.Accesses().Since(before))
+			// The holder finds out at the latest when it is asked for the blob.
+			check(t, program.Download(ctx, nodes[0].Host, program.MirrorURL, img))
+			awaitWhole(ctx, t, nodes[0], img)
+			for _, n := range nodes {
+				content := must(os.ReadFile(n.BlobFile(layer.Hex)))(t)
+				if sum := sha256.Sum256(content); hex.EncodeToString(sum[:]) != layer.Hex {
+					t.Errorf("%s holds an altered %v", n.Host.Name, layer)
+				}
+			}
+			if found := must(nodes[0].Metric(ctx, "shoal_cache_corrupt_total"))(t); found != 1 {
+				t.Errorf("shoal_cache_corrupt_total is %v, want 1", found)
+			}
+			if log := string(must(os.ReadFile(nodes[0].Process.LogFile))(t)); !strings.Contains(log, layer.String()) {
+				t.Errorf("the log of the node does not name %v", layer)
+			}
 		})
-	})
-	t.Run("while it serves", func(t *testing.T) {
-		altered(ctx, t, l, 7, func(l *lab, puller *program.Node, img *program.Image, alter func()) {
-			l.follow(ctx, t, puller, img, milestone{percent: 20, do: alter})
-		})
-	})
-}
-
-// altered lets pull alter the copy of one node while another one pulls.
-func altered(ctx context.Context, t *testing.T, l *lab, seed byte, pull func(l *lab, puller *program.Node, img *program.Image, alter func())) {
-	t.Helper()
-	img := l.push(ctx, t, seed, 40)
-	layer := img.Layers[len(img.Layers)-1].Digest
-	nodes := l.swarm(ctx, t, 2)
-	l.seed(ctx, t, img, nodes[0])
-	l.slowDown(t, 200*testhost.Mbit, 0)
-	before := l.origin.Accesses()
-	pull(l, nodes[1], img, func() { check(t, alterLastByte(nodes[0].BlobFile(layer.Hex))) })
-	awaitWhole(ctx, t, nodes[1], img)
-	assertNoHub(t, l.origin.Accesses().Since(before))
-	// The holder finds out at the latest when it is asked for the blob.
-	check(t, program.Download(ctx, nodes[0].Host, program.MirrorURL, img))
-	awaitWhole(ctx, t, nodes[0], img)
-	for _, n := range nodes {
-		content := must(os.ReadFile(n.BlobFile(layer.Hex)))(t)
-		if sum := sha256.Sum256(content); hex.EncodeToString(sum[:]) != layer.Hex {
-			t.Errorf("%s holds an altered %v", n.Host.Name, layer)
-		}
-	}
-	if found := must(nodes[0].Metric(ctx, "shoal_cache_corrupt_total"))(t); found != 1 {
-		t.Errorf("shoal_cache_corrupt_total is %v, want 1", found)
-	}
-	if log := string(must(os.ReadFile(nodes[0].Process.LogFile))(t)); !strings.Contains(log, layer.String()) {
-		t.Errorf("the log of the node does not name %v", layer)
 	}
 }
 

@@ -10,14 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"shoal/cmd/shoal/e2e/program"
-	"shoal/cmd/shoal/e2e/testhost"
 )
 
 const (
@@ -38,7 +37,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "NOT RUN, as that needs root: all tests with dockerd, podman, skopeo and docker-registry (package cmd/shoal/e2e)")
 		os.Exit(m.Run())
 	}
-	code, err := runIsolated(m)
+	code, err := runIsolated(context.Background(), m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		code = 1
@@ -48,11 +47,15 @@ func TestMain(m *testing.M) {
 
 // runIsolated runs the tests in namespaces of their own. What they write is
 // removed from outside, so also when they are killed.
-func runIsolated(m *testing.M) (code int, err error) {
-	if os.Getenv(dirEnv) != "" {
-		if _, _, err := testhost.Isolate(); err != nil {
+func runIsolated(ctx context.Context, m *testing.M) (code int, err error) {
+	if dir := os.Getenv(dirEnv); dir != "" {
+		if _, _, err := testhost.Isolate(ctx); err != nil {
 			return 1, err
 		}
+		if theLab, err = newLab(ctx, dir); err != nil {
+			return 1, err
+		}
+		defer theLab.network.Close()
 		return m.Run(), nil
 	}
 	if missing := missingPrograms(); len(missing) > 0 {
@@ -65,12 +68,12 @@ func runIsolated(m *testing.M) (code int, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	// Built outside: the modules may have to be fetched first.
-	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "shoal"), "shoal/cmd/shoal")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", filepath.Join(dir, "shoal"), "shoal/cmd/shoal")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build shoal: %w\n%s", err, out)
 	}
-	_, code, err = testhost.Isolate(dirEnv + "=" + dir)
+	_, code, err = testhost.Isolate(ctx, dirEnv+"="+dir)
 	return code, err
 }
 
@@ -107,18 +110,31 @@ const (
 	machineLink = testhost.Gbit
 )
 
-// newLab makes the lab, with four machines. It ends with the test.
-func newLab(t *testing.T) *lab {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+// theLab is there for as long as the tests run. Without root there is none.
+var theLab *lab
+
+// newLab makes the lab, with four machines, in dir.
+func newLab(ctx context.Context, dir string) (*lab, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	dir := os.Getenv(dirEnv)
-	l := &lab{dir: dir, shoal: filepath.Join(dir, "shoal"), network: must(testhost.NewNetwork(dir))(t)}
-	t.Cleanup(l.network.Close)
-	t.Cleanup(func() { l.dumpLogsIfFailed(t) })
-	l.origin = must(program.StartOrigin(ctx, must(l.network.AddHost("origin", originLink))(t)))(t)
+	network, err := testhost.NewNetwork(dir)
+	if err != nil {
+		return nil, err
+	}
+	l := &lab{network: network, dir: dir, shoal: filepath.Join(dir, "shoal")}
+	host, err := network.AddHost("origin", originLink)
+	if err != nil {
+		return nil, err
+	}
+	if l.origin, err = program.StartOrigin(ctx, host); err != nil {
+		return nil, err
+	}
 	for i := range 4 {
-		l.machines = append(l.machines, &machine{Host: must(l.network.AddHost(fmt.Sprintf("m%d", i+1), machineLink))(t)})
+		host, err := network.AddHost(fmt.Sprintf("m%d", i+1), machineLink)
+		if err != nil {
+			return nil, err
+		}
+		l.machines = append(l.machines, &machine{Host: host})
 	}
 	var group errgroup.Group
 	for _, m := range l.machines {
@@ -127,19 +143,30 @@ func newLab(t *testing.T) *lab {
 			return err
 		})
 	}
-	check(t, group.Wait())
-	return l
+	return l, group.Wait()
 }
 
-func (l *lab) dumpLogsIfFailed(t *testing.T) {
-	if !t.Failed() {
-		return
+// scenario returns the lab for one scenario, and the context in which it has
+// to be over. If it fails, the logs of all that ran meanwhile are printed.
+func scenario(t *testing.T) (context.Context, *lab) {
+	t.Helper()
+	if theLab == nil {
+		t.Skip("LEFT OUT: needs root")
 	}
-	var logs bytes.Buffer
-	if err := l.network.DumpLogs(&logs); err != nil {
-		t.Errorf("logs: %v", err)
-	}
-	t.Logf("logs of all processes:\n%s", &logs)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	started := time.Now()
+	t.Cleanup(func() {
+		cancel()
+		if !t.Failed() {
+			return
+		}
+		var logs bytes.Buffer
+		if err := theLab.network.DumpLogs(&logs, started); err != nil {
+			t.Errorf("logs: %v", err)
+		}
+		t.Logf("logs of all processes:\n%s", &logs)
+	})
+	return ctx, theLab
 }
 
 // swarm starts nodes on the first count machines, with a key of their own and
@@ -147,7 +174,7 @@ func (l *lab) dumpLogsIfFailed(t *testing.T) {
 // end with the test.
 func (l *lab) swarm(ctx context.Context, t *testing.T, count int, args ...string) []*program.Node {
 	t.Helper()
-	name := strings.ReplaceAll(strings.TrimPrefix(t.Name(), "TestRealPrograms/"), "/", "-")
+	name := strings.ReplaceAll(t.Name(), "/", "-")
 	key := filepath.Join(l.dir, name+".key")
 	text := must(l.machines[0].Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"swarm-key", "new"}}))(t)
 	check(t, os.WriteFile(key, []byte(text), 0o600))

@@ -6,47 +6,18 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"testing"
 	"time"
-
-	"shoal/cmd/shoal/e2e/program"
-	"shoal/cmd/shoal/e2e/testhost"
 )
 
-func TestRealPrograms(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("LEFT OUT without root: everything with real container engines")
-	}
-	l := newLab(t)
-	for _, scenario := range []struct {
-		name string
-		run  func(context.Context, *testing.T, *lab)
-	}{
-		{"shoal is down", shoalIsDown},
-		{"from machine to machine", fromMachineToMachine},
-		{"holders are killed", holdersKilled},
-		{"holders freeze", holdersFrozen},
-		{"killed in its own fill", restartInFill},
-		{"altered on disk", alteredOnDisk},
-		{"skopeo and podman", otherClients},
-		{"contract", contract},
-	} {
-		t.Run(scenario.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			started := time.Now()
-			scenario.run(ctx, t, l)
-			t.Logf("took %v", time.Since(started).Round(time.Millisecond))
-		})
-	}
-}
-
-// shoalIsDown: a dockerd whose mirror refuses goes to Docker Hub by itself. It
+// TestShoalIsDown: a dockerd whose mirror refuses goes to Docker Hub by itself. It
 // is also the proof that the lab itself works: everything but shoal has its
 // part in it.
-func shoalIsDown(ctx context.Context, t *testing.T, l *lab) {
+func TestShoalIsDown(t *testing.T) {
+	ctx, l := scenario(t)
 	img := l.push(ctx, t, 1, 10, 6)
 	m := l.machines[0]
 	before := l.origin.Accesses()
@@ -59,17 +30,13 @@ func shoalIsDown(ctx context.Context, t *testing.T, l *lab) {
 	}
 }
 
-// fromMachineToMachine lets one image spread over four machines.
-func fromMachineToMachine(ctx context.Context, t *testing.T, l *lab) {
+// TestFromMachineToMachine lets one image spread over four machines.
+func TestFromMachineToMachine(t *testing.T) {
+	ctx, l := scenario(t)
 	img := l.push(ctx, t, 2, 40, 24, 8)
 	nodes := l.swarm(ctx, t, 4)
-	step := func(name string, f func(*testing.T)) {
-		if !t.Run(name, f) {
-			t.FailNow() // the next step builds on this one
-		}
-	}
-
-	step("the first takes each byte from the origin once", func(t *testing.T) {
+	// Each step builds on the one before it.
+	if !t.Run("the first takes each byte from the origin once", func(t *testing.T) {
 		before := l.origin.Accesses()
 		check(t, l.machines[0].pull(ctx, img.Ref()))
 		l.machines[0].checkImage(ctx, t, img.Ref(), img)
@@ -77,8 +44,10 @@ func fromMachineToMachine(ctx context.Context, t *testing.T, l *lab) {
 		assertOnce(t, seen, img)
 		assertNoHub(t, seen)
 		awaitWhole(ctx, t, nodes[0], img)
-	})
-	step("the second takes nothing but HEADs from the origin", func(t *testing.T) {
+	}) {
+		return
+	}
+	if !t.Run("the second takes nothing but HEADs from the origin", func(t *testing.T) {
 		before := l.origin.Accesses()
 		check(t, l.machines[1].pull(ctx, img.Ref()))
 		l.machines[1].checkImage(ctx, t, img.Ref(), img)
@@ -87,8 +56,10 @@ func fromMachineToMachine(ctx context.Context, t *testing.T, l *lab) {
 		if s := must(nodes[1].Status(ctx))(t); s.Bytes.Origin != 0 || s.Bytes.Peers < img.BlobBytes() {
 			t.Errorf("the node says %d bytes from the origin and %d from peers, want 0 and at least %d", s.Bytes.Origin, s.Bytes.Peers, img.BlobBytes())
 		}
-	})
-	step("both serve the third, which runs it", func(t *testing.T) {
+	}) {
+		return
+	}
+	if !t.Run("both serve the third, which runs it", func(t *testing.T) {
 		var served [2]int64
 		for i := range served {
 			served[i] = must(nodes[i].Status(ctx))(t).Bytes.ServedPeers
@@ -111,8 +82,10 @@ func fromMachineToMachine(ctx context.Context, t *testing.T, l *lab) {
 		if sum < img.BlobBytes() || sum > img.BlobBytes()+img.BlobBytes()/10 {
 			t.Errorf("both served %d bytes, for %d that were pulled", sum, img.BlobBytes())
 		}
-	})
-	step("the fourth pulls by digest while the origin is off", func(t *testing.T) {
+	}) {
+		return
+	}
+	t.Run("the fourth pulls by digest while the origin is off", func(t *testing.T) {
 		check(t, l.origin.Host.Unplug())
 		defer func() { check(t, l.origin.Host.Plug()) }()
 		before := l.origin.Accesses()

@@ -9,11 +9,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"shoal/cmd/shoal/e2e/testhost"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
-
-	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // parallelBlobs is how many blobs dockerd and containerd ask for at once.

@@ -30,13 +30,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"shoal/cmd/shoal/e2e/testhost"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // HubName is the name under which dockerd knows the registry behind docker.io.
@@ -132,7 +131,7 @@ func (o *Origin) SwitchOn(ctx context.Context) error {
 		ErrorLog:  log.New(nowhere{}, "", 0), // clients that leave are part of the tests
 	}
 	for _, port := range []uint16{originPort, hubPort} {
-		l, err := o.Host.Listen(o.Host.Addr, port)
+		l, err := o.Host.Listen(ctx, o.Host.Addr, port)
 		if err != nil {
 			return err
 		}

@@ -10,14 +10,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-
-	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // Addresses of shoal on every host.

@@ -20,6 +20,7 @@
 package testhost
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -37,8 +38,8 @@ const isolatedEnv = "TESTHOST_ISOLATED"
 // with env added to the environment, waits for its end, and returns
 // inside = false and its exit code: the caller exits with that. In the copy it
 // prepares the file system and returns inside = true. It must be called from
-// the main goroutine and needs root.
-func Isolate(env ...string) (inside bool, exitCode int, err error) {
+// the main goroutine and needs root. When ctx ends, the copy is killed.
+func Isolate(ctx context.Context, env ...string) (inside bool, exitCode int, err error) {
 	if os.Getenv(isolatedEnv) != "" {
 		if err := os.Unsetenv(isolatedEnv); err != nil {
 			return false, 0, err
@@ -53,7 +54,7 @@ func Isolate(env ...string) (inside bool, exitCode int, err error) {
 	// thread ends with the process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command(exe, os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, exe, os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(append(os.Environ(), env...), isolatedEnv+"=1")
 	cmd.SysProcAttr = &unix.SysProcAttr{

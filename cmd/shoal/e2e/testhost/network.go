@@ -151,10 +151,10 @@ func (h *Host) Plug() error { return tool("ip", "link set "+h.port+" up") }
 
 // Listen listens on the TCP port of addr, which is one of the host's addresses.
 // The listener may be used from anywhere.
-func (h *Host) Listen(addr netip.Addr, port uint16) (net.Listener, error) {
+func (h *Host) Listen(ctx context.Context, addr netip.Addr, port uint16) (net.Listener, error) {
 	var l net.Listener
 	err := h.inside(func() (err error) {
-		l, err = net.Listen("tcp", netip.AddrPortFrom(addr, port).String())
+		l, err = new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
 		return err
 	})
 	return l, err
@@ -214,7 +214,8 @@ func (h *Host) netns() string { return "/run/netns/" + h.Name }
 
 // tool runs a program of iproute2.
 func tool(name, args string) error {
-	out, err := exec.Command(name, strings.Fields(args)...).CombinedOutput()
+	// These only talk to the kernel and end at once: there is nothing to give up.
+	out, err := exec.CommandContext(context.Background(), name, strings.Fields(args)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s %s: %w: %s", name, args, err, strings.TrimSpace(string(out)))
 	}

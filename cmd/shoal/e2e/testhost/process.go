@@ -30,10 +30,10 @@ type Command struct {
 	Binds map[string]string
 }
 
-// on returns c as a command in h. The programs that lead to it replace
-// themselves, so its PID is that of the program. `ip netns exec` would not do:
-// it mounts /sys anew, and dockerd then finds no cgroups.
-func (c Command) on(ctx context.Context, h *Host) *exec.Cmd {
+// on returns the arguments of nsenter that run c in h. The programs that lead
+// to it replace themselves, so its PID is that of the program. `ip netns exec`
+// would not do: it mounts /sys anew, and dockerd then finds no cgroups.
+func (c Command) on(h *Host) []string {
 	args := []string{"--net=" + h.netns()}
 	if len(c.Binds) > 0 {
 		var script strings.Builder
@@ -43,16 +43,15 @@ func (c Command) on(ctx context.Context, h *Host) *exec.Cmd {
 		script.WriteString(`exec "$@"`)
 		args = append(args, "unshare", "--mount", "--propagation", "slave", "sh", "-c", script.String(), "sh")
 	}
-	cmd := exec.CommandContext(ctx, "nsenter", append(append(args, c.Path), c.Args...)...)
-	cmd.Env = append(os.Environ(), c.Env...)
-	return cmd
+	return append(append(args, c.Path), c.Args...)
 }
 
 // Run runs c on the host to its end and returns its standard output. An error
 // carries its standard error; errors.As finds the *exec.ExitError. When ctx
 // ends first, it is killed.
 func (h *Host) Run(ctx context.Context, c Command) (string, error) {
-	cmd := c.on(ctx, h)
+	cmd := exec.CommandContext(ctx, "nsenter", c.on(h)...)
+	cmd.Env = append(os.Environ(), c.Env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -80,7 +79,8 @@ func (h *Host) Start(name string, c Command) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	defer func() { _ = log.Close() }() // the process has its own descriptor
-	p.cmd = c.on(context.Background(), h)
+	p.cmd = exec.Command("nsenter", c.on(h)...) //nolint:noctx // it runs until it is told to end, or its host ends
+	p.cmd.Env = append(os.Environ(), c.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -182,14 +182,18 @@ func (h *Host) close() {
 // logTail is how much of the end of each log DumpLogs writes, in bytes.
 const logTail = 16 << 10
 
-// DumpLogs writes the end of the log of every process of every host to w.
-func (n *Network) DumpLogs(w io.Writer) error {
+// DumpLogs writes to w, for every process of every host that has logged since
+// then, the end of its log.
+func (n *Network) DumpLogs(w io.Writer, since time.Time) error {
 	for _, h := range n.Hosts() {
 		logs, err := filepath.Glob(filepath.Join(h.Dir, "*.log"))
 		if err != nil {
 			return err
 		}
 		for _, file := range logs {
+			if info, err := os.Stat(file); err != nil || info.ModTime().Before(since) {
+				continue
+			}
 			text, err := os.ReadFile(file)
 			if err != nil {
 				return err
