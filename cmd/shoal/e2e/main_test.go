@@ -5,10 +5,8 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
@@ -19,12 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	// dirEnv tells the isolated copy of the tests which folder is theirs.
-	dirEnv = "SHOAL_E2E_DIR"
-	// patience is for a scenario: ten times what any of them takes.
-	patience = 2 * time.Minute
-)
+// patience is for a scenario: ten times what any of them takes.
+const patience = 2 * time.Minute
 
 // needed are the programs that the tests run, beside shoal.
 var needed = []string{
@@ -37,54 +31,18 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "NOT RUN, as that needs root: all tests with dockerd, podman, skopeo and docker-registry (package cmd/shoal/e2e)")
 		os.Exit(m.Run())
 	}
-	code, err := runIsolated(context.Background(), m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// runIsolated runs the tests in namespaces of their own. What they write is
-// removed from outside, so also when they are killed.
-func runIsolated(ctx context.Context, m *testing.M) (code int, err error) {
-	if dir := os.Getenv(dirEnv); dir != "" {
-		if _, _, err := testhost.Isolate(ctx); err != nil {
-			return 1, err
-		}
+	code, err := program.Isolated(context.Background(), needed, func(ctx context.Context, dir string) (code int, err error) {
 		if theLab, err = newLab(ctx, dir); err != nil {
 			return 1, err
 		}
 		defer theLab.network.Close()
 		return m.Run(), nil
-	}
-	if missing := missingPrograms(); len(missing) > 0 {
-		return 1, fmt.Errorf("not installed: %s; run .ci/install-deps", strings.Join(missing, " "))
-	}
-	// The paths of Unix sockets are at most 107 bytes long.
-	dir, err := os.MkdirTemp("", "shoal-e2e-")
+	})
 	if err != nil {
-		return 1, err
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	// Built outside: the modules may have to be fetched first.
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", filepath.Join(dir, "shoal"), "shoal/cmd/shoal")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("build shoal: %w\n%s", err, out)
-	}
-	_, code, err = testhost.Isolate(ctx, dirEnv+"="+dir)
-	return code, err
-}
-
-func missingPrograms() []string {
-	var missing []string
-	for _, name := range needed {
-		if _, err := testhost.Program(name); err != nil {
-			missing = append(missing, name)
-		}
-	}
-	return missing
+	os.Exit(code)
 }
 
 // lab is what all scenarios share: an origin and machines with a dockerd each,
@@ -121,7 +79,7 @@ func newLab(ctx context.Context, dir string) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{network: network, dir: dir, shoal: filepath.Join(dir, "shoal")}
+	l := &lab{network: network, dir: dir, shoal: program.Shoal(dir)}
 	host, err := network.AddHost("origin", originLink)
 	if err != nil {
 		return nil, err

@@ -214,8 +214,7 @@ func (h *Host) netns() string { return "/run/netns/" + h.Name }
 
 // tool runs a program of iproute2.
 func tool(name, args string) error {
-	// These only talk to the kernel and end at once: there is nothing to give up.
-	out, err := exec.CommandContext(context.Background(), name, strings.Fields(args)...).CombinedOutput()
+	out, err := exec.Command(name, strings.Fields(args)...).CombinedOutput() //nolint:noctx // it only talks to the kernel and ends at once
 	if err != nil {
 		return fmt.Errorf("%s %s: %w: %s", name, args, err, strings.TrimSpace(string(out)))
 	}

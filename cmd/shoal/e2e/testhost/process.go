@@ -78,7 +78,7 @@ func (h *Host) Start(name string, c Command) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	defer func() { _ = log.Close() }() // the process has its own descriptor
+	defer func() { _ = log.Close() }()          // the process has its own descriptor
 	p.cmd = exec.Command("nsenter", c.on(h)...) //nolint:noctx // it runs until it is told to end, or its host ends
 	p.cmd.Env = append(os.Environ(), c.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
