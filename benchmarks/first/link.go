@@ -100,7 +100,7 @@ http {
 // holds the blob with what it gets from nginx, over the same link.
 func measureLink(ctx context.Context, l *lab) error {
 	const size = 512 << 20
-	b, err := l.origin.PushBlob(ctx, blobRepository, 1, size)
+	b, err := l.origin.PutBlob(blobRepository, 1, size)
 	if err != nil {
 		return err
 	}

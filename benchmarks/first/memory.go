@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"shoal/cmd/shoal/e2e/program"
 )
 
 // measureMemory lets one node fill a blob of 4 GB from the origin, and another
@@ -13,7 +12,7 @@ import (
 // ever had.
 func measureMemory(ctx context.Context, l *lab) error {
 	const size = 4e9
-	b, err := l.origin.PushBlob(ctx, blobRepository, 2, size)
+	b, err := l.origin.PutBlob(blobRepository, 2, size)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func measureStart(ctx context.Context, l *lab) error {
 	const size = 4 << 20
 	var alone, joining, found []float64
 	for i := range l.pairs {
-		b, err := l.origin.PushBlob(ctx, blobRepository, byte(100+i), size)
+		b, err := l.origin.PutBlob(blobRepository, byte(100+i), size)
 		if err != nil {
 			return err
 		}

@@ -83,46 +83,6 @@ func (o *Origin) Push(ctx context.Context, repository string, seed byte, layerSi
 	return img, nil
 }
 
-// PushBlob makes a blob of random bytes and pushes it to the registry past the
-// counting front. It may be larger than the memory. The same seed makes the
-// same blob.
-func (o *Origin) PushBlob(ctx context.Context, repository string, seed byte, size int64) (v1.Descriptor, error) {
-	b := blob{seed: seed, size: size}
-	hash := sha256.New()
-	if _, err := io.Copy(hash, b.content()); err != nil {
-		return v1.Descriptor{}, err
-	}
-	b.digest = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(hash.Sum(nil))}
-	repo, err := name.NewRepository(fmt.Sprintf("127.0.0.1:%d/%s", registryPort, repository))
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
-	transport := &http.Transport{DialContext: o.Host.DialContext}
-	defer transport.CloseIdleConnections()
-	if err := remote.WriteLayer(repo, b, remote.WithTransport(transport), remote.WithContext(ctx)); err != nil {
-		return v1.Descriptor{}, fmt.Errorf("push a blob to %s: %w", repository, err)
-	}
-	return v1.Descriptor{Digest: b.digest, Size: size}, nil
-}
-
-// blob is a v1.Layer whose bytes are made as they are read.
-type blob struct {
-	seed   byte
-	size   int64
-	digest v1.Hash
-}
-
-func (b blob) content() io.Reader {
-	return io.LimitReader(rand.NewChaCha8(sha256.Sum256([]byte{b.seed})), b.size)
-}
-
-func (b blob) Digest() (v1.Hash, error)             { return b.digest, nil }
-func (b blob) DiffID() (v1.Hash, error)             { return b.digest, nil }
-func (b blob) Size() (int64, error)                 { return b.size, nil }
-func (b blob) MediaType() (types.MediaType, error)  { return types.OCIUncompressedLayer, nil }
-func (b blob) Compressed() (io.ReadCloser, error)   { return io.NopCloser(b.content()), nil }
-func (b blob) Uncompressed() (io.ReadCloser, error) { return io.NopCloser(b.content()), nil }
-
 // build makes the index and fills in what i says of it.
 func (i *Image) build(seed byte, layerSizes []int) (v1.ImageIndex, error) {
 	native, err := i.buildNative(seed, layerSizes)

@@ -99,7 +99,7 @@ func StartOrigin(ctx context.Context, h *testhost.Host) (*Origin, error) {
 log: {level: warn, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %s}}
 http: {addr: "127.0.0.1:%d", secret: none}
-`, filepath.Join(h.Dir, "registry"), registryPort)
+`, o.storage(), registryPort)
 	if err := os.WriteFile(o.config(), []byte(config), 0o644); err != nil {
 		return nil, err
 	}
@@ -107,6 +107,8 @@ http: {addr: "127.0.0.1:%d", secret: none}
 }
 
 func (o *Origin) config() string { return filepath.Join(o.Host.Dir, "registry.yml") }
+
+func (o *Origin) storage() string { return filepath.Join(o.Host.Dir, "registry") }
 
 // URL is what shoal is told as the upstream of docker.io.
 func (o *Origin) URL() string { return fmt.Sprintf("http://%s:%d", o.Host.Addr, originPort) }
