@@ -4,8 +4,9 @@ package main
 
 import (
 	"context"
-	"shoal/cmd/shoal/e2e/program"
 	"time"
+
+	"shoal/cmd/shoal/e2e/program"
 )
 
 // measureAlone compares a pull by the first node of a swarm with one without

@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
+
 	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )

@@ -20,11 +20,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"shoal/cmd/shoal/e2e/program"
-	"shoal/cmd/shoal/e2e/testhost"
 	"slices"
 	"strings"
 	"time"
+
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
 )
 
 func main() {

@@ -5,9 +5,10 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
+
 	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )

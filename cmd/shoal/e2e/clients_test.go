@@ -8,9 +8,10 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
-	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"testing"
+
+	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // TestOtherClients: skopeo copies an image through the mirror, and podman, on the

@@ -10,11 +10,12 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
-	"shoal/cmd/shoal/e2e/program"
-	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // TestContract checks what scripts and tests of others may rely on, from outside.
@@ -94,6 +95,18 @@ func TestContract(t *testing.T) {
 			t.Errorf("ended by SIGTERM: %v, want exit code 0", err)
 		}
 	})
+}
+
+// TestMulticast: nodes on one network with one key find each other by
+// themselves.
+func TestMulticast(t *testing.T) {
+	ctx, l := scenario(t)
+	nodes := make([]*program.Node, 2)
+	start := l.starter(ctx, t)
+	for i := range nodes {
+		check(t, start(&nodes[i], i))
+	}
+	awaitConnected(ctx, t, nodes)
 }
 
 // TestMirrorContract checks answers of the mirror that need no image.

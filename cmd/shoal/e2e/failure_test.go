@@ -9,11 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"shoal/cmd/shoal/e2e/program"
-	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,10 +36,10 @@ func TestHoldersKilled(t *testing.T) {
 	sent := func() int64 { return l.origin.Accesses().Since(before).Blobs().Bytes() }
 	var sentBefore, takenBefore int64
 	l.follow(ctx, t, nodes[2], img,
-		milestone{percent: 20, do: nodes[0].Process.Kill},
+		milestone{percent: 20, do: nodes[0].Kill},
 		milestone{percent: 45, do: func() {
 			sentBefore, takenBefore = sent(), must(taken(ctx, nodes[2]))(t)
-			nodes[1].Process.Kill()
+			nodes[1].Kill()
 		}},
 	)
 	rest, most := sent()-sentBefore, img.BlobBytes()-takenBefore+inFlight
@@ -87,7 +88,7 @@ func TestRestartInFill(t *testing.T) {
 		}
 		return nil
 	}))
-	node.Process.Kill()
+	node.Kill()
 	check(t, node.Start(ctx))
 	check(t, <-pulled)
 	l.machines[0].checkImage(ctx, t, img.Ref(), img)

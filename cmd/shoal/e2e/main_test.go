@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"shoal/cmd/shoal/e2e/program"
-	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -132,42 +133,51 @@ func scenario(t *testing.T) (context.Context, *lab) {
 // end with the test.
 func (l *lab) swarm(ctx context.Context, t *testing.T, count int, args ...string) []*program.Node {
 	t.Helper()
+	nodes := make([]*program.Node, count)
+	start := l.starter(ctx, t, append([]string{"--no-mdns"}, args...)...)
+	check(t, start(&nodes[0], 0))
+	var group errgroup.Group
+	for i := 1; i < count; i++ {
+		group.Go(func() error { return start(&nodes[i], i, nodes[0]) })
+	}
+	check(t, group.Wait())
+	awaitConnected(ctx, t, nodes)
+	return nodes
+}
+
+// starter returns a function that starts a node, with nothing on its disk, on
+// the machine of that number, to join others. Nodes that the same one started
+// have one swarm key, and end with the test.
+func (l *lab) starter(ctx context.Context, t *testing.T, args ...string) func(to **program.Node, number int, join ...*program.Node) error {
+	t.Helper()
 	name := strings.ReplaceAll(t.Name(), "/", "-")
 	key := filepath.Join(l.dir, name+".key")
 	text := must(l.machines[0].Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"swarm-key", "new"}}))(t)
 	check(t, os.WriteFile(key, []byte(text), 0o600))
 
-	nodes := make([]*program.Node, count)
-	start := func(i int, join ...*program.Node) (err error) {
-		nodes[i], err = program.StartNode(ctx, l.machines[i].Host, program.NodeConfig{
-			Shoal: l.shoal, Name: "shoal-" + name, SwarmKey: key, Upstream: l.origin.URL(), Join: join,
-			Args: append([]string{"--no-mdns"}, args...),
+	return func(to **program.Node, number int, join ...*program.Node) (err error) {
+		*to, err = program.StartNode(ctx, l.machines[number].Host, program.NodeConfig{
+			Shoal: l.shoal, Name: "shoal-" + name, SwarmKey: key, Upstream: l.origin.URL(), Join: join, Args: args,
 		})
+		if n := *to; n != nil {
+			t.Cleanup(n.Kill)
+		}
 		return err
 	}
-	t.Cleanup(func() {
-		for _, n := range nodes {
-			if n != nil && n.Process != nil {
-				n.Process.Kill()
-			}
-		}
-	})
-	check(t, start(0))
-	var group errgroup.Group
-	for i := 1; i < count; i++ {
-		group.Go(func() error { return start(i, nodes[0]) })
-	}
-	check(t, group.Wait())
+}
+
+// awaitConnected waits until each of the nodes is connected to all the others.
+func awaitConnected(ctx context.Context, t *testing.T, nodes []*program.Node) {
+	t.Helper()
 	for _, n := range nodes {
 		check(t, testhost.Until(ctx, 15*time.Second, func(ctx context.Context) error {
 			s, err := n.Status(ctx)
-			if err == nil && s.Peers < count-1 {
-				err = fmt.Errorf("%s knows %d of %d other members", n.Host.Name, s.Peers, count-1)
+			if err == nil && s.Peers < len(nodes)-1 {
+				err = fmt.Errorf("%s knows %d of %d other members", n.Host.Name, s.Peers, len(nodes)-1)
 			}
 			return err
 		}))
 	}
-	return nodes
 }
 
 // push makes an image with layers of these sizes in MiB and pushes it to the

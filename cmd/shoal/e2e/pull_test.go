@@ -6,11 +6,12 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"shoal/cmd/shoal/e2e/program"
-	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"testing"
 	"time"
+
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // TestShoalIsDown: a dockerd whose mirror refuses goes to Docker Hub by itself. It

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+
 	"shoal/cmd/shoal/e2e/testhost"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"

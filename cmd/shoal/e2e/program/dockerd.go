@@ -10,9 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"time"
+
+	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // Dockerd is a container engine on a host. The one setting of it that has to

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+
 	"shoal/cmd/shoal/e2e/testhost"
 
 	"github.com/google/go-containerregistry/pkg/name"

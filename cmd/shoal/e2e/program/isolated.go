@@ -9,8 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
+
+	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // dirEnv tells the isolated copy which folder is its own.

@@ -30,12 +30,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"shoal/cmd/shoal/e2e/testhost"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"shoal/cmd/shoal/e2e/testhost"
 )
 
 // HubName is the name under which dockerd knows the registry behind docker.io.

@@ -10,9 +10,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"shoal/cmd/shoal/e2e/testhost"
 	"strings"
 	"time"
+
+	"shoal/cmd/shoal/e2e/testhost"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -78,6 +79,13 @@ func (n *Node) Start(ctx context.Context) error {
 
 // Stop ends the node as its operator does. It returns nil if that went well.
 func (n *Node) Stop() error { return n.Process.Stop(10 * time.Second) }
+
+// Kill ends the node as a power cut does. One that does not run is left alone.
+func (n *Node) Kill() {
+	if n.Process != nil {
+		n.Process.Kill()
+	}
+}
 
 // Multiaddr is where others join the node.
 func (n *Node) Multiaddr() string {
