@@ -81,7 +81,7 @@ func TestRestartInFill(t *testing.T) {
 	before := l.origin.Accesses()
 	sent := func() int64 { return l.origin.Accesses().Since(before).Gets(layer.Digest.String()).Bytes() }
 
-	pulled := l.machines[0].pulling(ctx, img.Ref())
+	pulled := inBackground(func() error { return l.machines[0].pullInTries(ctx, img.Ref()) })
 	check(t, testhost.Until(ctx, time.Minute, func(context.Context) error {
 		if s := sent(); s < layer.Size*6/10 {
 			return fmt.Errorf("%d of %d bytes", s, layer.Size)
@@ -90,7 +90,7 @@ func TestRestartInFill(t *testing.T) {
 	}))
 	node.Kill()
 	check(t, node.Start(ctx))
-	check(t, <-pulled)
+	check(t, <-pulled) // dockerd saw the end of its connection
 	l.machines[0].checkImage(ctx, t, img.Ref(), img)
 	assertNoHub(t, l.origin.Accesses().Since(before))
 	// At 200 Mbit/s 12.5 MB come between two moments at which the disk is made
@@ -189,11 +189,11 @@ func (l *lab) slowDown(t *testing.T, rate testhost.Rate, numbers ...int) {
 	}
 }
 
-// pulling starts a pull and returns where its end will be told.
-func (m *machine) pulling(ctx context.Context, ref string) <-chan error {
-	pulled := make(chan error, 1)
-	go func() { pulled <- m.pull(ctx, ref) }()
-	return pulled
+// inBackground starts f and returns where its end will be told.
+func inBackground(f func() error) <-chan error {
+	ended := make(chan error, 1)
+	go func() { ended <- f() }()
+	return ended
 }
 
 // taken returns how many bytes the node has taken in since its start.
@@ -222,7 +222,7 @@ func (l *lab) follow(ctx context.Context, t *testing.T, n *program.Node, img *pr
 	const sampling = 50 * time.Millisecond
 	tick := time.NewTicker(sampling)
 	defer tick.Stop()
-	pulled := m.pulling(ctx, img.Ref())
+	pulled := inBackground(func() error { return m.pull(ctx, img.Ref()) })
 	var last int64
 	var longest time.Duration
 	grown := time.Now()

@@ -190,8 +190,30 @@ func (l *lab) push(ctx context.Context, t *testing.T, seed byte, layersMiB ...in
 	return must(l.origin.Push(ctx, fmt.Sprintf("shoal/image%d", seed), seed, layersMiB...))(t)
 }
 
-// pull lets the machine's dockerd pull ref.
+// pull lets the machine's dockerd pull ref. It is an error if dockerd had to
+// ask for anything twice: a client must not notice what happens in the swarm.
 func (m *machine) pull(ctx context.Context, ref string) error {
+	before, err := os.ReadFile(m.docker.Process.LogFile)
+	if err != nil {
+		return err
+	}
+	if err := m.pullInTries(ctx, ref); err != nil {
+		return err
+	}
+	log, err := os.ReadFile(m.docker.Process.LogFile)
+	if err != nil {
+		return err
+	}
+	for line := range bytes.Lines(log[len(before):]) {
+		if bytes.Contains(line, []byte("Download failed, retrying")) {
+			return fmt.Errorf("dockerd on %s pulled %s, but not at the first try: %s", m.Name, ref, line)
+		}
+	}
+	return nil
+}
+
+// pullInTries is like pull, but dockerd may try more than once.
+func (m *machine) pullInTries(ctx context.Context, ref string) error {
 	_, err := m.docker.Docker(ctx, "pull", "--quiet", ref)
 	return err
 }
