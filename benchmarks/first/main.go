@@ -142,7 +142,8 @@ func (l *lab) build(ctx context.Context) error {
 	return os.WriteFile(l.key, []byte(key), 0o600)
 }
 
-// node starts a node with nothing on its disk on machine number i.
+// node starts a node with nothing on its disk on machine number i, and waits
+// until it and those that it joins are one swarm.
 func (l *lab) node(ctx context.Context, i int, upstream string, join ...*program.Node) (*program.Node, error) {
 	l.nodes++
 	n, err := program.StartNode(ctx, l.machines[i], program.NodeConfig{
@@ -152,10 +153,23 @@ func (l *lab) node(ctx context.Context, i int, upstream string, join ...*program
 	if err != nil {
 		return nil, err
 	}
-	return n, testhost.Until(ctx, 10*time.Second, func(ctx context.Context) error {
+	if len(join) > 0 {
+		join = append(join, n)
+	}
+	for _, member := range join {
+		if err := awaitJoined(ctx, member); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// awaitJoined waits until the node can look things up in its swarm.
+func awaitJoined(ctx context.Context, n *program.Node) error {
+	return testhost.Until(ctx, 10*time.Second, func(ctx context.Context) error {
 		s, err := n.Status(ctx)
-		if err == nil && s.Peers < len(join) {
-			err = fmt.Errorf("%d members of %d", s.Peers, len(join))
+		if err == nil && !s.Joined {
+			err = errors.New("not joined")
 		}
 		return err
 	})

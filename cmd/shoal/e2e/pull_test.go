@@ -98,6 +98,22 @@ func TestFromMachineToMachine(t *testing.T) {
 	})
 }
 
+// TestFreshBlob: what one node has just filled, another one serves at its first
+// request, though it can reach no origin.
+func TestFreshBlob(t *testing.T) {
+	ctx, l := scenario(t)
+	nodes := l.swarm(ctx, t, 2)
+	const repository = "shoal/fresh"
+	for seed := range byte(5) {
+		b := must(l.origin.PutBlob(repository, seed, 4<<20))(t)
+		check(t, program.DownloadBlob(ctx, nodes[0].Host, program.MirrorURL, repository, b))
+		check(t, l.origin.Host.Unplug())
+		err := program.DownloadBlob(ctx, nodes[1].Host, program.MirrorURL, repository, b)
+		check(t, l.origin.Host.Plug())
+		check(t, err)
+	}
+}
+
 // assertOnce fails the test unless exactly one copy of the image's blobs and
 // manifests left the origin, and nothing of the foreign platform's.
 func assertOnce(t *testing.T, seen program.Accesses, img *program.Image) {

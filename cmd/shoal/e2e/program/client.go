@@ -43,6 +43,12 @@ func Download(ctx context.Context, h *testhost.Host, base string, img *Image) er
 	return group.Wait()
 }
 
+// DownloadBlob takes one blob from the registry at base, from h, checks its
+// digest, and keeps nothing.
+func DownloadBlob(ctx context.Context, h *testhost.Host, base, repository string, b v1.Descriptor) error {
+	return download(ctx, h.Client(0), http.MethodGet, base+"/v2/"+repository+"/blobs/"+b.Digest.String(), &b.Digest)
+}
+
 // download requests url and compares the body with the digest, if there is one.
 func download(ctx context.Context, client *http.Client, method, url string, digest *v1.Hash) error {
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)
