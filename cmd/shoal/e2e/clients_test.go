@@ -30,6 +30,7 @@ insecure = true
 `), 0o644))
 
 	t.Run("skopeo", func(t *testing.T) {
+		logVersion(ctx, t, nodes[0].Host, "skopeo")
 		before := l.origin.Accesses()
 		layout := filepath.Join(nodes[0].Host.Dir, "layout")
 		must(nodes[0].Host.Run(ctx, testhost.Command{
@@ -50,6 +51,7 @@ insecure = true
 		assertNoHub(t, seen)
 	})
 	t.Run("podman", func(t *testing.T) {
+		logVersion(ctx, t, nodes[1].Host, "podman")
 		before := l.origin.Accesses()
 		podman := newPodman(t, nodes[1].Host, settings)
 		podman.run(ctx, t, "pull", "docker.io/"+img.Ref())
@@ -64,6 +66,15 @@ insecure = true
 		}
 		assertOnlyHeads(t, l.origin.Accesses().Since(before), img)
 	})
+}
+
+// logVersion names the client that the test is about, for the summary of all
+// tests.
+func logVersion(ctx context.Context, t *testing.T, h *testhost.Host, client string) {
+	t.Helper()
+	path := must(testhost.Program(client))(t)
+	version := must(h.Run(ctx, testhost.Command{Path: path, Args: []string{"--version"}}))(t)
+	t.Log("runtime:", strings.Replace(strings.TrimSpace(version), " version", "", 1))
 }
 
 // podman is podman with a storage of its own on a host.

@@ -222,6 +222,7 @@ func (m *machine) pullInTries(ctx context.Context, ref string) error {
 // to the last byte of its files, and can run it.
 func (m *machine) checkImage(ctx context.Context, t *testing.T, ref string, img *program.Image) {
 	t.Helper()
+	t.Log("runtime: dockerd", m.docker.Version)
 	const format = `{{.Id}} {{range .RepoDigests}}{{.}}{{end}}`
 	inspected := must(m.docker.Docker(ctx, "image", "inspect", "--format", format, ref))(t)
 	if want := img.Config.Digest.String() + " " + img.DigestRef(); strings.TrimSpace(inspected) != want {

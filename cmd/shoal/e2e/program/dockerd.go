@@ -21,6 +21,7 @@ import (
 type Dockerd struct {
 	Host    *testhost.Host
 	Process *testhost.Process
+	Version string
 
 	client string // path of the docker command
 	socket string
@@ -79,7 +80,8 @@ func StartDockerd(ctx context.Context, h *testhost.Host, mirror string, origin *
 			return fmt.Errorf("dockerd on %s ended by itself: %w", h.Name, testhost.ErrGone)
 		default:
 		}
-		_, err := d.Docker(ctx, "version")
+		version, err := d.Docker(ctx, "version", "--format", "{{.Server.Version}}")
+		d.Version = strings.TrimSpace(version)
 		return err
 	})
 }

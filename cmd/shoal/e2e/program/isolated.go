@@ -15,7 +15,7 @@ import (
 )
 
 // dirEnv tells the isolated copy which folder is its own.
-const dirEnv = "SHOAL_E2E_DIR"
+const dirEnv = "TESTHOST_DIR"
 
 // Isolated runs run in namespaces of its own (testhost.Isolate) and returns
 // the exit code for the calling program. run gets a folder, in which shoal lies
