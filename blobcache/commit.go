@@ -29,15 +29,13 @@ func (f *Fill) release() {
 	f.wake()
 }
 
-// chain returns the chain that closed, and nil where there are none.
+// chain returns the chain that closed, and nil where there are none. It is
+// what was hashed, not the hint: of that only the states in use were compared.
 func (f *Fill) chain() proof.Chain {
 	if f.sealed != nil {
 		return f.sealed
 	}
-	if f.hasher.Len() < f.key.size {
-		return f.hint // the last piece, too, was passed by it: it closed
-	}
-	chain, _ := f.hasher.Chain()
+	chain, _ := f.hasher.ChainOf(f.key.size)
 	return chain
 }
 

@@ -50,10 +50,19 @@ func (f *Fill) advance() {
 	}
 }
 
-// passLinked moves the frontier over pieces that agree with the hint: they
-// lead from the state here to the states there. The caller holds mu and may
-// use the hasher.
+// passLinked moves the frontier over pieces that agree with the hint: if they
+// start from the state that was reached, they lead to the states there. Here
+// the proof would break if a piece were passed from any other state, so that
+// it is compared, whatever should hold. The caller holds mu and may use the
+// hasher.
 func (f *Fill) passLinked() {
+	if f.hint == nil || f.front == f.n {
+		return
+	}
+	if s, ok := f.hasher.State(); !ok || s != f.hint.Before(f.front) {
+		f.dropHint("it does not start from what was hashed")
+		return
+	}
 	for f.front < f.n && f.linked.Test(uint(f.front)) {
 		if f.front < len(f.hint) {
 			if err := f.hasher.Skip(f.hint[f.front]); err != nil {

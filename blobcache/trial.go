@@ -65,9 +65,9 @@ func newTrial(n int) trial {
 }
 
 // accuse keeps s until closure; it says false if that very version of the
-// piece was there already.
+// piece was there already, or there are too many to tell.
 func (t *trial) accuse(i int, s suspect) bool {
-	fresh := true
+	fresh := len(t.suspects[i]) < maxSuspects
 	for _, old := range t.suspects[i] {
 		if old == s {
 			return false
@@ -146,9 +146,7 @@ func (f *Fill) consistent(c proof.Chain) bool {
 		return equalChains(c, f.hint)
 	}
 	if f.hashing || f.judging {
-		// The hasher is in use; passed compares the next state, which all
-		// states before it have gone into.
-		return true
+		return true // the hasher is in use; passed and passLinked will compare
 	}
 	s, ok := f.hasher.State()
 	return !ok || f.front >= f.n || s == c.Before(f.front)

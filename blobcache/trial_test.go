@@ -291,6 +291,66 @@ func TestHintDroppedUnderAWrite(t *testing.T) {
 	has(t, c, s)
 }
 
+// A wrong piece that was hashed already does not hide behind the right chain
+// for all that follows, at whatever moment that is offered.
+func TestRightChainOnWrongStart(t *testing.T) {
+	for name, sneak := range map[string]bool{"offered in time": false, "offered between two steps": true} {
+		t.Run(name, func(t *testing.T) {
+			c := open(t, t.TempDir(), Options{})
+			s := newSample(4*mib, 7)
+			f := startFill(t, c, s)
+			if err := f.WritePiece(0, s.wrong(0), liar); err != nil {
+				t.Fatal(err)
+			}
+			if sneak {
+				f.mu.Lock()
+				f.hashing = true // somebody is about to go on
+				f.mu.Unlock()
+			}
+			err := f.OfferChain(s.chain, liar.Peer)
+			if want := map[bool]error{false: ErrConflict, true: nil}[sneak]; !errors.Is(err, want) {
+				t.Errorf("offer: %v", err)
+			}
+			write(t, f, s, liar, 1, 2, 3)
+			if sneak {
+				f.mu.Lock()
+				f.hashing = false
+				f.advance()
+				f.mu.Unlock()
+			}
+			rejections(t, f, 4)
+			if _, ok := c.Stat(s.Digest); ok {
+				t.Error("the blob counts as whole")
+			}
+			clean(t, c)
+		})
+	}
+}
+
+// What is kept of a closure is what was hashed, also when the chain that
+// helped was right only in part.
+func TestKeptChainIsWhatWasHashed(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	s, fake := newSample(4*mib, 7), newSample(4*mib, 8)
+	f := startFill(t, c, s)
+	write(t, f, s, honest, 0, 1)
+	until(t, "two pieces are hashed", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.front == 2 && !f.hashing })
+	half := append(fake.chain[:1:1], s.chain[1:]...)
+	if err := f.OfferChain(half, liar.Peer); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, s, honest, 3, 2)
+	if err := ends(t, f); err != nil {
+		t.Fatal(err)
+	}
+	if chain, ok := c.Chain(s.Descriptor); !ok || !slices.Equal(chain, s.chain) {
+		t.Error("a forged state is kept")
+	}
+	if got, want := f.Rejections(), []Rejection{{Piece: ChainPiece, From: liar, Proven: true}}; !slices.Equal(got, want) {
+		t.Errorf("convicted %v, want %v", got, want)
+	}
+}
+
 func TestOfferChain(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})
 	s, fake := newSample(3*mib, 9), newSample(3*mib, 10)

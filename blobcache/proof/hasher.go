@@ -82,9 +82,13 @@ func (h *Hasher) Sum() [sha256.Size]byte { return [sha256.Size]byte(h.h.Sum(nil)
 
 // Chain returns the chain of a blob that ends here, and false if chains are
 // not supported. It shares memory with h.
-func (h *Hasher) Chain() (Chain, bool) {
-	if h.plain {
+func (h *Hasher) Chain() (Chain, bool) { return h.ChainOf(h.n) }
+
+// ChainOf returns the chain of a blob of size bytes of which at most the last
+// piece is still to come, and false if more is, or chains are not supported.
+func (h *Hasher) ChainOf(size int64) (Chain, bool) {
+	if h.plain || len(h.chain) < inner(size) {
 		return nil, false
 	}
-	return h.chain[:inner(h.n)], true
+	return h.chain[:inner(size)], true
 }

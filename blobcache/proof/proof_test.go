@@ -155,6 +155,14 @@ func TestHasherSkips(t *testing.T) {
 		t.Error("a state between boundaries")
 	}
 	h.Reset()
+	h.Write(content[:4*mib])
+	if got, ok := h.ChainOf(4*mib + 77); !ok || !slices.Equal(got, chain) {
+		t.Error("the chain is not there before the last piece")
+	}
+	if _, ok := h.ChainOf(5*mib + 1); ok {
+		t.Error("a chain with a state missing")
+	}
+	h.Reset()
 	if s, ok := h.State(); !ok || s != Initial() || h.Sum() != sha256.Sum256(nil) || h.Len() != 0 {
 		t.Error("Reset does not lead back to the start")
 	}
