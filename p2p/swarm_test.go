@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,35 @@ func TestStrangersCannotConnect(t *testing.T) {
 				t.Error("a stranger is on the piece channel")
 			}
 		})
+	}
+}
+
+// TestRotation: in the middle of one, half of the members use the old key and
+// half the new one; all meet, and find what the others announce.
+func TestRotation(t *testing.T) {
+	older, newer := swarmkey.New(), swarmkey.New()
+	both := func(first, second *swarmkey.Key) *swarmkey.Key {
+		_, rest, _ := strings.Cut(string(second.Text()), "\n")
+		k, err := swarmkey.Parse([]byte(string(first.Text()) + rest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	a, _ := start(t, testOptions(t, both(older, newer)))
+	b, _ := start(t, testOptions(t, both(newer, older), a))
+	<-b.JoinTried()
+	da, db := digest.FromString("of a"), digest.FromString("of b")
+	for n, d := range map[*Node]digest.Digest{a: da, b: db} {
+		if err := n.Provide(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found := holders(t, a, db); len(found) != 1 || found[0].Peer != b.ID() {
+		t.Errorf("a finds %v", found)
+	}
+	if found := holders(t, b, da); len(found) != 1 || found[0].Peer != a.ID() {
+		t.Errorf("b finds %v", found)
 	}
 }
 
