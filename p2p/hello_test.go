@@ -34,6 +34,7 @@ func badHellos() map[string][]byte {
 		"half a body":             frame(`{"pieces":[]}`)[:9],
 		"four GiB announced":      {0xff, 0xff, 0xff, 0xff},
 		"one byte too long":       frame(`{"zone":"` + strings.Repeat("z", maxHello-10) + `"}`),
+		"padded over the limit":   frame(`{"pieces":[]}` + strings.Repeat(" ", maxHello)),
 		"garbage":                 frame("\x00\xff\xfe garbage"),
 		"no object":               frame(`[1,2,3]`),
 		"deeply nested":           frame(`{"x":` + strings.Repeat("[", 4000)),

@@ -25,7 +25,8 @@ import (
 const (
 	// dialTimeout bounds a dial to one address, TCP and handshakes. A member
 	// that is alive answers in a few round trips; a dead host behind a router
-	// that drops packets must not cost more than a pull can bear.
+	// that drops packets must not cost more than a pull can bear. It bounds the
+	// first attempt to join, too, which must be over within 3 s (JoinTried).
 	dialTimeout = 2500 * time.Millisecond
 	// keepLow and keepHigh are the connection manager's marks: over keepHigh
 	// connections the least useful go until keepLow are left. Both ends of one

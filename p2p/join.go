@@ -11,12 +11,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 )
 
 const (
-	// joinWithin is when the node counts as having tried to join, whatever
-	// happened: it must be ready to serve then.
-	joinWithin = 3 * time.Second
 	// rejoinFirst and rejoinMost bound the time between two attempts at a
 	// member that was not reached: soon at first, as a fleet that boots
 	// together joins itself, rarely later, as most of them are gone for good.
@@ -28,8 +26,7 @@ const (
 // lost.
 type joiner struct {
 	n     *Node
-	tried chan struct{} // closed after the first attempt at all of them
-	once  sync.Once
+	tried chan struct{}             // closed after the first attempt at all of them
 	lost  map[peer.ID]chan struct{} // wakes the goroutine of that member
 }
 
@@ -50,14 +47,10 @@ func (j *joiner) run(ctx context.Context) {
 	}
 	all.Go(func() {
 		first.Wait()
-		j.settle()
+		close(j.tried)
 	})
-	late := time.AfterFunc(joinWithin, j.settle)
-	defer late.Stop()
 	all.Wait()
 }
-
-func (j *joiner) settle() { j.once.Do(func() { close(j.tried) }) }
 
 // keep connects to one member and calls tried after the first attempt.
 func (j *joiner) keep(ctx context.Context, info peer.AddrInfo, tried func()) {
@@ -96,6 +89,11 @@ func (j *joiner) keep(ctx context.Context, info peer.AddrInfo, tried func()) {
 func (j *joiner) join(ctx context.Context, info peer.AddrInfo) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	// libp2p would not try an address again for 5 s after it was refused; here
+	// the pauses are chosen by keep.
+	if s, ok := j.n.host.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(info.ID)
+	}
 	if err := j.n.host.Connect(ctx, info); err != nil {
 		return err
 	}

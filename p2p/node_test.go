@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
@@ -131,7 +132,8 @@ func TestMembersFindBlobs(t *testing.T) {
 		return len(found) == 1 && found[0].Peer == b.ID() && found[0].Zone == "here" &&
 			len(found[0].Pieces) == 1 && found[0].Pieces[0] == b.pieces.Addr().String()
 	})
-	if found := holders(t, b, d); len(found) != 0 {
-		t.Errorf("b finds itself: %v", found)
+	found := holders(t, b, d)
+	if tried := testutil.ToFloat64(b.metrics.dials.WithLabelValues("error")); len(found) != 0 || tried != 0 {
+		t.Errorf("b finds itself: %v, dialled itself %v times", found, tried)
 	}
 }
