@@ -173,7 +173,7 @@ func (n *Node) servePieces(ctx context.Context) error {
 func (n *Node) Close() error {
 	n.closing.Do(func() {
 		if n.exchange != nil {
-			n.exchange.Close()
+			_ = n.exchange.Close()
 		}
 		n.tasks.close()
 		if n.dht != nil {

@@ -183,9 +183,18 @@ func TestGrown(t *testing.T) {
 		told, size int
 		want       bool
 	}{
-		{0, 1, true}, {1, 1, false}, {1, 2, true}, {6, 8, false}, {6, 12, true},
-		{19, 37, false}, {19, 38, true}, {20, 39, false}, {20, 40, true},
-		{100, 119, false}, {100, 120, true}, {100, 50, false},
+		{0, 1, true},
+		{1, 1, false},
+		{1, 2, true},
+		{6, 8, false},
+		{6, 12, true},
+		{19, 37, false},
+		{19, 38, true},
+		{20, 39, false},
+		{20, 40, true},
+		{100, 119, false},
+		{100, 120, true},
+		{100, 50, false},
 	} {
 		if got := grown(c.told, c.size); got != c.want {
 			t.Errorf("from %d to %d: %v", c.told, c.size, got)
