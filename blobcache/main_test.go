@@ -184,6 +184,8 @@ func rejections(t *testing.T, f *Fill, n int) (all []Rejection) {
 		select {
 		case <-f.Rejected():
 			all = append(all, f.Rejections()...)
+		case <-f.Done():
+			t.Fatalf("the fill has ended (%v); rejections %v, want %d", f.Err(), all, n)
 		case <-time.After(deadline):
 			t.Fatalf("rejections %v, want %d", all, n)
 		}
