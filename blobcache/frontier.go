@@ -60,7 +60,7 @@ func (f *Fill) passLinked() {
 		return
 	}
 	if s, ok := f.hasher.State(); !ok || s != f.hint.Before(f.front) {
-		f.dropHint("it does not start from what was hashed")
+		f.dropHint("what was hashed leads elsewhere")
 		return
 	}
 	for f.front < f.n && f.linked.Test(uint(f.front)) {
@@ -148,11 +148,6 @@ func (f *Fill) passed(i int, agrees bool) {
 		return
 	}
 	f.front++
-	if i < len(f.hint) {
-		if s, ok := f.hasher.State(); !ok || s != f.hint[i] {
-			f.dropHint("pieces that were hashed lead elsewhere")
-		}
-	}
 }
 
 // proveRestored checks pieces that were found on disk against a proven chain.

@@ -146,7 +146,7 @@ func (f *Fill) consistent(c proof.Chain) bool {
 		return equalChains(c, f.hint)
 	}
 	if f.hashing || f.judging {
-		return true // the hasher is in use; passed and passLinked will compare
+		return true // the hasher is in use; passLinked will compare
 	}
 	s, ok := f.hasher.State()
 	return !ok || f.front >= f.n || s == c.Before(f.front)
