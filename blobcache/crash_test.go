@@ -259,6 +259,7 @@ func TestOrderOfSaving(t *testing.T) {
 	}
 	// A piece that is being written is not claimed: the bitmap is taken before
 	// the data is synced.
+	real := c.disk.syncData
 	c.disk.syncData = func(*os.File) error {
 		write(t, f, s, honest, 1)
 		return nil
@@ -274,9 +275,27 @@ func TestOrderOfSaving(t *testing.T) {
 	}
 	f.mu.Lock()
 	f.judging = false
-	f.advance()
 	f.mu.Unlock()
+	c.disk.syncData = real
+	f.Fail(errors.New("enough"))
 	<-f.Done()
+}
+
+// Room for the next bitmap is there before it is needed.
+func TestRoomForTheNextBitmap(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	s := newSample(5*mib, 1)
+	f := startFill(t, c, s)
+	for i := range 3 {
+		st, err := os.Stat(filepath.Join(c.fillDir(f.key), bitmapNext))
+		if err != nil || st.Size() != int64(bitmapSize(s.Size)) {
+			t.Errorf("before save %d: %v", i, err)
+		}
+		write(t, f, s, honest, i)
+		if err := f.save(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // record notes the calls of c.disk.
@@ -424,6 +443,30 @@ func TestBlobsWithoutRecords(t *testing.T) {
 	if chain, ok := c.Chain(good.Descriptor); !ok || len(chain) != 2 {
 		t.Error("no chain of the good one")
 	}
+}
+
+// A blob that was altered while no process ran is found at the next start.
+func TestBlobAlteredWhileDown(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, dir, Options{})
+	a, b := newSample(mib+1, 1), newSample(mib+1, 2)
+	put(t, c, a)
+	put(t, c, b)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := garble(c.blobPath(a.Digest), mib); err != nil {
+		t.Fatal(err)
+	}
+	c = open(t, dir, Options{})
+	if d := c.Blobs(); len(d) != 1 || d[0].Digest != b.Digest {
+		t.Errorf("listed: %v", d)
+	}
+	if _, err := c.Get(t.Context(), a.Digest); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("Get: %v", err)
+	}
+	has(t, c, b)
+	clean(t, c)
 }
 
 // A record whose file is gone, a broken meta.db, folders of fills in any
