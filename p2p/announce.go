@@ -30,7 +30,7 @@ const (
 
 // announcer keeps the swarm informed about the blobs of this node. New ones
 // are announced one by one and at once, by the DHT's own Provide: it returns
-// when the record is where others will look. All are renewed in bulk by
+// when the record is on its way to where others will look. All are renewed in bulk by
 // kad-dht's SweepingProvider, at a twentieth of the cost.
 //
 // The bulk announcement also runs as soon as the first member appears, since

@@ -64,9 +64,11 @@ func newDHT(h host.Host) (*dht.IpfsDHT, error) {
 }
 
 // Provide tells the swarm that this node has the blob, or is filling it, and
-// returns when those members know it who will be asked. It does not renew
-// the announcement. With nobody to tell it returns nil: members that come
-// later ask this node itself. It waits at most 5 s.
+// returns when that was sent to those members who will be asked. The DHT does
+// not acknowledge it: they know some milliseconds later, and not at all if the
+// connection ends before. Provide does not renew the announcement. With nobody
+// to tell it returns nil: members that come later ask this node itself. It
+// waits at most 5 s.
 func (n *Node) Provide(ctx context.Context, d digest.Digest) error {
 	ctx, end, ok := n.tasks.begin(ctx)
 	if !ok {

@@ -205,6 +205,9 @@ func TestHostileHolder(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			for _, h := range []*Node{bad, good} {
+				eventually(t, "no record", func() bool { return knows(t, []*Node{n}, h, d) == 1 })
+			}
 			found := holders(t, n, d)
 			if len(found) != 1 || found[0].Peer != good.ID() {
 				t.Errorf("found %v", found)
