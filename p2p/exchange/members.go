@@ -140,6 +140,7 @@ func (d *driver) fetchChain(ctx context.Context, id peer.ID) {
 		err = d.fill.OfferChain(chain, id.String())
 	}
 	if err == nil {
+		d.log.Debug("chain offered", "peer", id)
 		return
 	}
 	d.post(func() {

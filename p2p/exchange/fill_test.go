@@ -1,0 +1,370 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"shoal/blobcache"
+	"shoal/blobcache/blob"
+	"shoal/proxy/origin/origintest"
+)
+
+const mib = 1 << 20
+
+// impatient shortens the deadlines of a member that nobody can help.
+func (m *member) impatient() *member {
+	m.limits.commit, m.limits.retry = 2*time.Second, 200*time.Millisecond
+	m.limits.alone, m.limits.stalled = 300*time.Millisecond, time.Second
+	m.limits.plan.StallAfter, m.limits.plan.DeadAfter = 300*time.Millisecond, 900*time.Millisecond
+	return m
+}
+
+func TestOriginAlone(t *testing.T) {
+	data := content(1, 10*mib+77)
+	reg := newRegistry(t, origintest.Options{}, data)
+	m := newMesh(t).member(nil)
+	m.mustPull(data, reg.src)
+	name := "GET blob " + reg.d.Digest.String()
+	want := []string{
+		name + " bytes=0-4194303 -> 206",
+		name + " bytes=4194304-8388607 -> 206",
+		name + " bytes=8388608-10485836 -> 206",
+	}
+	got := reg.Registry.Lines()
+	slices.Sort(got[1:]) // the others run side by side
+	slices.Sort(want[1:])
+	if !slices.Equal(got, want) {
+		t.Errorf("the origin saw\n%s", strings.Join(got, "\n"))
+	}
+	if reg.gave() != reg.d.Size || m.metric("shoal_p2p_fetched_bytes_total", "origin") != reg.d.Size {
+		t.Errorf("the origin gave %d bytes of %d", reg.gave(), reg.d.Size)
+	}
+	eventually(t, "no fill counts as ok", func() bool { return m.metric("shoal_p2p_fills_total", "ok") == 1 })
+}
+
+func TestSizes(t *testing.T) {
+	mesh := newMesh(t)
+	holder, puller := mesh.member(nil), mesh.member(nil)
+	for i, size := range []int{0, 1, mib - 1, mib, mib + 1, 5*mib - 1, 5 * mib} {
+		data := content(byte(i), size)
+		holder.seed(data)
+		puller.mustPull(data, nil)
+	}
+	if n := puller.metric("shoal_p2p_piece_errors_total", ""); n != 0 {
+		t.Errorf("%d piece errors", n)
+	}
+}
+
+func TestHoldersSpareTheOrigin(t *testing.T) {
+	data := content(1, 24*mib+5)
+	reg := newRegistry(t, origintest.Options{}, data)
+	mesh := newMesh(t)
+	a, b, m := mesh.member(nil), mesh.member(nil), mesh.member(nil)
+	a.seed(data)
+	b.seed(data)
+	m.mustPull(data, reg.src)
+	if n := len(reg.Registry.Requests()); n != 0 {
+		t.Errorf("the origin saw %v", reg.Registry.Lines())
+	}
+	fromA, fromB := a.metric("shoal_p2p_served_bytes_total", ""), b.metric("shoal_p2p_served_bytes_total", "")
+	if fromA == 0 || fromB == 0 || fromA+fromB < int64(len(data)) {
+		t.Errorf("one gave %d bytes, the other %d", fromA, fromB)
+	}
+	if n := m.metric("shoal_p2p_fetched_bytes_total", "peers"); n < int64(len(data)) {
+		t.Errorf("%d bytes from peers", n)
+	}
+}
+
+func TestRunningFillIsJoined(t *testing.T) {
+	data := content(1, 8*mib)
+	reg := newRegistry(t, origintest.Options{Latency: 50 * time.Millisecond}, data)
+	m := newMesh(t).member(nil)
+	var fills [4]*blobcache.Fill
+	for i := range fills {
+		var err error
+		if fills[i], err = m.Fetch(t.Context(), reg.d, reg.src); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-fills[0].Done()
+	if fills[3] != fills[0] && !ended(fills[3]) {
+		t.Error("a second fill of the same blob")
+	}
+	m.mustPull(data, reg.src) // from the cache
+	if reg.gave() != reg.d.Size {
+		t.Errorf("the origin gave %d bytes of %d", reg.gave(), reg.d.Size)
+	}
+}
+
+func TestFillGoesOnWithoutReaders(t *testing.T) {
+	data := content(1, 8*mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	m := newMesh(t).member(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	f, err := m.Fetch(ctx, reg.d, reg.src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	<-f.Done()
+	if f.Err() != nil {
+		t.Error(f.Err())
+	}
+}
+
+func TestCallerMayLeaveBeforeAnybodyCommits(t *testing.T) {
+	data := content(1, mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Times: 1, Effect: origintest.Delay(300 * time.Millisecond)})
+	m := newMesh(t).member(nil)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	left := errors.New("left")
+	cancel(left)
+	if _, err := m.Fetch(ctx, reg.d, reg.src); !errors.Is(err, left) {
+		t.Errorf("got %v", err)
+	}
+	eventually(t, "the fill did not go on", func() bool { _, ok := m.cache.Stat(reg.d.Digest); return ok })
+}
+
+func TestUnknownSize(t *testing.T) {
+	data := content(1, 6*mib+1)
+	unknown := blob.Descriptor{Digest: describe(data).Digest, Size: blob.UnknownSize}
+	t.Run("origin tells", func(t *testing.T) {
+		reg := newRegistry(t, origintest.Options{}, data)
+		m := newMesh(t).member(nil)
+		if got, err := m.pull(unknown, reg.src); err != nil || describe(got) != describe(data) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+		// The answer that told the size is the first of the fill.
+		if reg.gave() != reg.d.Size || len(reg.Registry.Requests()) != 2 {
+			t.Errorf("the origin gave %d bytes in %v", reg.gave(), reg.Registry.Lines())
+		}
+	})
+	t.Run("holder tells", func(t *testing.T) {
+		reg := newRegistry(t, origintest.Options{}, data)
+		mesh := newMesh(t)
+		mesh.member(nil).seed(data)
+		m := mesh.member(nil)
+		if got, err := m.pull(unknown, reg.src); err != nil || describe(got) != describe(data) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+		if n := len(reg.Registry.Requests()); n != 0 {
+			t.Errorf("the origin saw %v", reg.Registry.Lines())
+		}
+	})
+	t.Run("nobody tells", func(t *testing.T) {
+		reg := newRegistry(t, origintest.Options{}, data)
+		reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Chunked()})
+		reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.IgnoreRange()})
+		m := newMesh(t).member(nil).impatient()
+		if _, err := m.pull(unknown, reg.src); !errors.Is(err, blob.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("joins the fill of the size", func(t *testing.T) {
+		reg := newRegistry(t, origintest.Options{UplinkBitsPerSecond: 100e6}, data)
+		m := newMesh(t).member(nil)
+		f, err := m.Fetch(t.Context(), reg.d, reg.src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := m.Fetch(t.Context(), unknown, reg.src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f != g && !ended(g) {
+			t.Error("another fill")
+		}
+		<-g.Done()
+	})
+}
+
+func TestNobodyHasIt(t *testing.T) {
+	data := content(1, 3*mib)
+	status := func(code int) func(*registry) {
+		return func(r *registry) {
+			r.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Status(code)})
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		fault func(*registry) // nil: no origin
+		want  error
+	}{
+		{"no origin", nil, blob.ErrNotFound},
+		{"404", status(404), blob.ErrNotFound},
+		{"403", status(403), blob.ErrDenied},
+		{"500", status(500), blob.ErrUnavailable},
+		{"silent", func(r *registry) {
+			r.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Silence()})
+		}, blob.ErrUnavailable},
+		{"web page", func(r *registry) {
+			r.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.HTML()})
+		}, blob.ErrUnavailable},
+		{"other size", func(r *registry) {
+			r.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Body(data[:100])})
+		}, blob.ErrUnavailable},
+	} {
+		for _, size := range []int64{int64(len(data)), blob.UnknownSize} {
+			if c.name == "other size" && size < 0 {
+				continue // then it is believed
+			}
+			for _, alone := range []bool{true, false} {
+				t.Run(fmt.Sprint(c.name, size, alone), func(t *testing.T) {
+					t.Parallel()
+					m := newMesh(t).member(nil).impatient()
+					m.alone = alone
+					var src blob.Source
+					if c.fault != nil {
+						reg := newRegistry(t, origintest.Options{}, data)
+						c.fault(reg)
+						src = reg.src
+					}
+					d := describe(data)
+					d.Size = size
+					if _, err := m.pull(d, src); !errors.Is(err, c.want) {
+						t.Errorf("got %v, want %v", err, c.want)
+					}
+					if len(m.Fills()) != 0 || len(m.cache.Blobs()) != 0 {
+						t.Error("something is left")
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestOriginIsAskedAtOnceWithoutMembers(t *testing.T) {
+	data := content(1, mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	m := newMesh(t).member(nil) // its patience with members is a minute
+	m.alone = true
+	m.mustPull(data, reg.src)
+}
+
+func TestOriginIsAskedWhenMembersSaidNo(t *testing.T) {
+	data := content(1, mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	mesh := newMesh(t)
+	mesh.member(nil).announce(reg.d) // and has nothing
+	mesh.member(nil).mustPull(data, reg.src)
+	if reg.gave() != reg.d.Size {
+		t.Errorf("the origin gave %d bytes of %d", reg.gave(), reg.d.Size)
+	}
+}
+
+func TestOriginFaults(t *testing.T) {
+	data := content(1, 9*mib+1)
+	wrong := content(1, 9*mib+1)
+	wrong[5*mib] ^= 1
+	for _, c := range []struct {
+		name   string
+		effect origintest.Effect
+		times  int // 0: always
+		want   error
+	}{
+		{"no range", origintest.IgnoreRange(), 0, nil},
+		{"length too long", origintest.LieLength(10), 1, nil},
+		{"length too short", origintest.LieLength(-10), 1, nil},
+		{"other digest", origintest.LieDigest(describe(wrong).Digest), 1, nil},
+		{"early close", origintest.CloseEarly(1500000), 3, nil},
+		{"silence", origintest.Silence(), 1, blob.ErrStalled}, // nothing went out: the client asks elsewhere
+		{"silence midway", origintest.SilenceAfter(1500000), 1, nil},
+		{"web page", origintest.HTML(), 1, nil},
+		{"500", origintest.Status(500), 1, nil},
+		{"429", origintest.TooMany(0), 2, nil},
+		{"other range", origintest.LieRange("bytes 5-9/100"), 1, nil},
+		{"dropped", origintest.Drop(), 2, nil},
+		{"corrupt", origintest.Corrupt(5 * mib), 0, blob.ErrCorrupt},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			reg := newRegistry(t, origintest.Options{}, data)
+			reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Times: c.times, Effect: c.effect})
+			m := newMesh(t).member(nil)
+			got, err := m.pull(reg.d, reg.src)
+			if !errors.Is(err, c.want) || c.want == nil && err != nil {
+				t.Fatalf("got %v, want %v\n%s", err, c.want, m.log)
+			}
+			if err == nil && describe(got) != describe(data) {
+				t.Error("other bytes")
+			}
+			m.checkBlobs()
+			if _, ok := m.cache.Stat(reg.d.Digest); ok != (c.want == nil) {
+				t.Errorf("in the cache: %v", ok)
+			}
+		})
+	}
+}
+
+func TestOriginWithoutRangeIsReadOnce(t *testing.T) {
+	data := content(1, 9*mib+1)
+	reg := newRegistry(t, origintest.Options{NoRange: true}, data)
+	newMesh(t).member(nil).mustPull(data, reg.src)
+	if reg.gave() != reg.d.Size || len(reg.Registry.Requests()) != 1 {
+		t.Errorf("the origin gave %d bytes of %d in %v", reg.gave(), reg.d.Size, reg.Registry.Lines())
+	}
+}
+
+func TestOriginDiesMidwayHoldersGoOn(t *testing.T) {
+	data := content(1, 16*mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	mesh := newMesh(t)
+	m := mesh.member(nil)
+	// The origin gives a part and then nothing; then a holder appears.
+	reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Skip: 2, Effect: origintest.Drop()})
+	holder := mesh.member(nil)
+	f, err := m.Fetch(t.Context(), reg.d, reg.src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nothing from the origin", func() bool { return f.Have().Count() >= 8 })
+	holder.seed(data)
+	m.mustPull(data, nil)
+	if n := holder.metric("shoal_p2p_served_bytes_total", ""); n != 8*mib {
+		t.Errorf("the holder gave %d bytes, want what the origin did not", n)
+	}
+}
+
+func TestOriginGoesAwayWithNobodyElse(t *testing.T) {
+	data := content(1, 16*mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Skip: 2, Effect: origintest.Drop()})
+	m := newMesh(t).member(nil).impatient()
+	if _, err := m.pull(reg.d, reg.src); !errors.Is(err, blob.ErrStalled) {
+		t.Errorf("got %v, want the fill to be given up", err)
+	}
+	eventually(t, "no fill counts as failed", func() bool { return m.metric("shoal_p2p_fills_total", "failed") == 1 })
+}
+
+func TestResumedFillFetchesOnlyWhatIsMissing(t *testing.T) {
+	data := content(1, 16*mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Skip: 2, Effect: origintest.SilenceAfter(0)})
+	m := newMesh(t).member(nil)
+	f, err := m.Fetch(t.Context(), reg.d, reg.src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "two requests were not answered", func() bool { return f.Have().Count() == 8 })
+	m.close() // as the node stops
+	<-f.Done()
+	if !errors.Is(f.Err(), ErrClosed) && !errors.Is(f.Err(), blobcache.ErrClosed) {
+		t.Errorf("the fill ended with %v", f.Err())
+	}
+	if _, err := m.Fetch(t.Context(), reg.d, reg.src); !errors.Is(err, ErrClosed) {
+		t.Errorf("a closed exchange says %v", err)
+	}
+	reg.Registry.ClearFaults()
+	reg.Registry.ResetStats()
+	m.open(blobcache.Options{})
+	m.mustPull(data, reg.src)
+	if reg.gave() != 8*mib {
+		t.Errorf("after the restart the origin gave %d bytes, want the missing 8 MiB: %v", reg.gave(), reg.Registry.Lines())
+	}
+}
