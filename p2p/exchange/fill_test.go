@@ -208,7 +208,7 @@ func TestNobodyHasIt(t *testing.T) {
 		}, blob.ErrUnavailable},
 		{"other size", func(r *registry) {
 			r.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Body(data[:100])})
-		}, blob.ErrUnavailable},
+		}, blob.ErrCorrupt},
 	} {
 		for _, size := range []int64{int64(len(data)), blob.UnknownSize} {
 			if c.name == "other size" && size < 0 {

@@ -209,7 +209,6 @@ func TestForgedChain(t *testing.T) {
 				src = reg.src
 			}
 			m.mustPull(data, src)
-			m.dump()
 			m.convicted(forger, "chain")
 		})
 	}
@@ -355,7 +354,9 @@ func TestHolderFailsMidway(t *testing.T) {
 				bad.seed(data)
 				m := mesh.member(nil).impatient()
 				m.limits.plan.SlowSwarm, m.limits.plan.Window = 1<<20, 400*time.Millisecond
-				if rescue == "nobody" {
+				if rescue != "nobody" {
+					m.limits.alone, m.limits.stalled = 30*time.Second, 30*time.Second
+				} else {
 					got, err := m.pull(reg.d, nil)
 					if !errors.Is(err, blob.ErrStalled) && !errors.Is(err, blob.ErrUnavailable) {
 						t.Errorf("%d bytes and %v", len(got), err)

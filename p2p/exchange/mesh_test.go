@@ -231,6 +231,24 @@ func (m *member) checkBlobs() {
 	}
 }
 
+// spoil changes a byte of a whole blob on the disk.
+func (m *member) spoil(d blob.Descriptor) {
+	m.mesh.t.Helper()
+	f, err := os.OpenFile(filepath.Join(m.dir, "blobs", "sha256", d.Digest.Encoded()), os.O_RDWR, 0)
+	if err != nil {
+		m.mesh.t.Fatal(err)
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], d.Size/2); err != nil {
+		m.mesh.t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b[:], d.Size/2); err != nil {
+		m.mesh.t.Fatal(err)
+	}
+}
+
 // metric returns the value of a counter, with a label value or summed up.
 func (m *member) metric(name, label string) int64 {
 	m.mesh.t.Helper()

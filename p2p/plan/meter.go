@@ -44,7 +44,11 @@ func (m *meter) stop(now time.Duration) {
 	if !m.running {
 		return
 	}
-	if r, ok := m.rate(now); ok {
+	r, ok := m.rate(now)
+	if span := m.span(now); span < minSpan { // all that there will ever be
+		r, ok = m.sum()/minSpan.Seconds(), m.sum() > 0 && m.kept == 0
+	}
+	if ok {
 		m.kept = r
 	}
 	m.running, m.until = false, now
@@ -91,9 +95,13 @@ func (m *meter) rate(now time.Duration) (float64, bool) {
 	if !m.any || span < minSpan {
 		return m.kept, m.kept > 0
 	}
+	return m.sum() / span.Seconds(), true
+}
+
+func (m *meter) sum() float64 {
 	var sum float64
 	for _, s := range m.sums {
 		sum += s
 	}
-	return sum / span.Seconds(), true
+	return sum
 }

@@ -385,3 +385,30 @@ func TestCarriesACrowd(t *testing.T) {
 		t.Errorf("%d requests to 10,000 members, want every piece in somebody's hands", len(w.asked))
 	}
 }
+
+func TestMeter(t *testing.T) {
+	m := newMeter(2 * time.Second)
+	if _, ok := m.rate(0); ok {
+		t.Error("a rate out of nothing")
+	}
+	// A run that is over at once leaves a rate, too.
+	m.start(time.Second)
+	m.add(time.Second+time.Millisecond, 1000)
+	m.stop(time.Second + time.Millisecond)
+	if r, ok := m.rate(2 * time.Second); !ok || r != 1000/minSpan.Seconds() {
+		t.Errorf("%v %v", r, ok)
+	}
+	m.start(3 * time.Second)
+	for i := range 40 {
+		m.add(3*time.Second+time.Duration(i)*100*time.Millisecond, 100)
+	}
+	if r, ok := m.rate(7 * time.Second); !ok || r < 900 || r > 1100 {
+		t.Errorf("%v %v, want 1000 bytes a second", r, ok)
+	}
+	if r, ok := m.rate(8 * time.Second); !ok || r > 600 {
+		t.Errorf("%v %v after a second of silence", r, ok)
+	}
+	if r, ok := m.rate(20 * time.Second); !ok || r != 0 {
+		t.Errorf("%v %v after a long silence", r, ok)
+	}
+}

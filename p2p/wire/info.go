@@ -101,10 +101,15 @@ func ParseInfo(b []byte) (Info, error) {
 	if i.Whole {
 		return i, nil
 	}
-	if i.Have, err = parseBitmap(fields[tagHave], i.Size); err != nil {
+	have, ok1 := fields[tagHave]
+	proven, ok2 := fields[tagProven]
+	if !ok1 || !ok2 {
+		return Info{}, fmt.Errorf("%w: an info without bitmaps", ErrMalformed)
+	}
+	if i.Have, err = parseBitmap(have, i.Size); err != nil {
 		return Info{}, err
 	}
-	if i.Proven, err = parseBitmap(fields[tagProven], i.Size); err != nil {
+	if i.Proven, err = parseBitmap(proven, i.Size); err != nil {
 		return Info{}, err
 	}
 	if i.Proven.DifferenceCardinality(i.Have) != 0 {
