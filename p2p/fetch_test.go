@@ -21,57 +21,57 @@ func content(seed uint64, size int) []byte {
 	b := make([]byte, size)
 	var key [32]byte
 	key[0] = byte(seed)
-	rand.NewChaCha8(key).Read(b)
+	_, _ = rand.NewChaCha8(key).Read(b) // never fails
 	return b
 }
 
 // registry starts an origin with one blob, and returns it with the blob as a
 // source.
-func registry(t testing.TB, o origintest.Options, data []byte) (*origintest.Server, blob.Descriptor, blob.Source) {
-	t.Helper()
-	srv := origintest.Start(t, o)
+func registry(tb testing.TB, o origintest.Options, data []byte) (*origintest.Server, blob.Descriptor, blob.Source) {
+	tb.Helper()
+	srv := origintest.Start(tb, o)
 	d := srv.Registry.AddBlob("test/image", data)
-	return srv, d, source(t, srv)
+	return srv, d, source(tb, srv)
 }
 
-func source(t testing.TB, srv *origintest.Server) blob.Source {
-	t.Helper()
+func source(tb testing.TB, srv *origintest.Server) blob.Source {
+	tb.Helper()
 	c, err := origin.New(origin.Options{Registries: origin.Upstreams{"test.example": {srv.URL}}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	tb.Cleanup(c.Close)
 	r, err := c.Repository("test.example", "test/image")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r.Blobs()
 }
 
 // pull fetches a blob by m and checks every byte that a reader sees.
-func pull(t testing.TB, m *p2ptest.Member, d blob.Descriptor, src blob.Source) *blobcache.Fill {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+func pull(tb testing.TB, m *p2ptest.Member, d blob.Descriptor, src blob.Source) *blobcache.Fill {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
 	f, err := m.Fetch(ctx, d, src)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	r, err := f.Open(ctx, blob.Range{Length: -1})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer r.Close()
 	sum := digest.SHA256.Digester()
 	if _, err := io.Copy(sum.Hash(), struct{ io.Reader }{r}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if sum.Digest() != d.Digest {
-		t.Fatalf("read %s, want %s", sum.Digest(), d.Digest)
+		tb.Fatalf("read %s, want %s", sum.Digest(), d.Digest)
 	}
 	<-f.Done()
 	if err := f.Err(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return f
 }

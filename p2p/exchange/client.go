@@ -75,7 +75,7 @@ func host(id peer.ID) string { return fmt.Sprintf("%x.member", string(id)) }
 func (c *client) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
+	defer context.AfterFunc(c.life, cancel)() //nolint:contextcheck // the exchange's life, beside the request's
 	name, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err

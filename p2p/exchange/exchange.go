@@ -20,7 +20,7 @@ import (
 	"shoal/p2p/plan"
 )
 
-// ErrClosed: the exchange has been closed.
+// ErrClosed means that the exchange has been closed.
 var ErrClosed = errors.New("exchange is closed")
 
 // Holder is a member that may have a blob.

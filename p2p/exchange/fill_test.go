@@ -185,6 +185,7 @@ func TestUnknownSize(t *testing.T) {
 }
 
 func TestNobodyHasIt(t *testing.T) {
+	t.Parallel()
 	data := content(1, 3*mib)
 	status := func(code int) func(*registry) {
 		return func(r *registry) {
@@ -259,6 +260,7 @@ func TestOriginIsAskedWhenMembersSaidNo(t *testing.T) {
 }
 
 func TestOriginFaults(t *testing.T) {
+	t.Parallel()
 	data := content(1, 9*mib+1)
 	wrong := content(1, 9*mib+1)
 	wrong[5*mib] ^= 1

@@ -43,7 +43,7 @@ func altered(kind wire.Kind, change func(body []byte) []byte) func(http.Handler)
 		}
 		body := change(rec.Body.Bytes())
 		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
-		w.Write(body)
+		_, _ = w.Write(body)
 	})
 }
 
@@ -232,7 +232,7 @@ func TestFalseSize(t *testing.T) {
 			return altered(wire.KindInfo, false1)(on(wire.KindPieces, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 				req, _ := wire.ParseRequest(r.URL.Path)
 				w.Header().Set("Content-Length", fmt.Sprint(req.Range().Length))
-				w.Write(make([]byte, req.Range().Length))
+				_, _ = w.Write(make([]byte, req.Range().Length))
 			})(h))
 		})
 		liar.seed(data)
@@ -254,6 +254,7 @@ func TestFalseSize(t *testing.T) {
 // Answers that do not follow the protocol cost the member its part, not its
 // name: what it said about the blob may be true.
 func TestMalformedAnswers(t *testing.T) {
+	t.Parallel()
 	data := content(1, 6*mib+1)
 	body := func(s string) func([]byte) []byte { return func([]byte) []byte { return []byte(s) } }
 	for name, wrap := range map[string]func(http.Handler) http.Handler{
@@ -266,17 +267,21 @@ func TestMalformedAnswers(t *testing.T) {
 				}
 			}
 		}),
-		"info refused":     on(wire.KindInfo, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(500) }),
+		"info refused": on(wire.KindInfo, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.WriteHeader(http.StatusInternalServerError)
+		}),
 		"pieces too long":  altered(wire.KindPieces, func(b []byte) []byte { return append(b, 1) }),
 		"pieces too short": altered(wire.KindPieces, func(b []byte) []byte { return b[1:] }),
 		"pieces redirected": on(wire.KindPieces, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-			http.Redirect(w, r, "http://127.0.0.1:1/", 307)
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
 		}),
 		"pieces never there": on(wire.KindPieces, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { notFound(w) }),
-		"pieces busy":        on(wire.KindPieces, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(503) }),
+		"pieces busy": on(wire.KindPieces, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}),
 		"pieces broken off": on(wire.KindPieces, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			w.Header().Set("Content-Length", fmt.Sprint(mib))
-			w.Write(make([]byte, 1000))
+			_, _ = w.Write(make([]byte, 1000))
 			panic(http.ErrAbortHandler)
 		}),
 		"chain garbage":  altered(wire.KindChain, body("chain")),
@@ -314,9 +319,9 @@ func after(n int64, do func(w http.ResponseWriter, r *http.Request)) func(http.H
 		before := sent.Add(int64(len(body))) - int64(len(body))
 		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 		rest := max(0, min(int64(len(body)), n-before))
-		w.Write(body[:rest])
+		_, _ = w.Write(body[:rest])
 		if rest < int64(len(body)) {
-			http.NewResponseController(w).Flush()
+			_ = http.NewResponseController(w).Flush()
 			do(w, r)
 		}
 	})
@@ -337,12 +342,13 @@ func trickle(w http.ResponseWriter, r *http.Request) {
 			if _, err := w.Write(make([]byte, 1)); err != nil {
 				return
 			}
-			http.NewResponseController(w).Flush()
+			_ = http.NewResponseController(w).Flush()
 		}
 	}
 }
 
 func TestHolderFailsMidway(t *testing.T) {
+	t.Parallel()
 	data := content(1, 24*mib+1)
 	for name, end := range map[string]func(http.ResponseWriter, *http.Request){"dies": die, "freezes": freeze, "trickles": trickle} {
 		for _, rescue := range []string{"holder", "origin", "nobody"} {

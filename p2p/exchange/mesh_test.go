@@ -57,8 +57,9 @@ type member struct {
 	stop  func()
 }
 
-func newMesh(t testing.TB) *mesh {
-	return &mesh{t: t, key: swarmkey.New(), holds: make(map[digest.Digest][]*member)}
+func newMesh(tb testing.TB) *mesh {
+	tb.Helper()
+	return &mesh{t: tb, key: swarmkey.New(), holds: make(map[digest.Digest][]*member)}
 }
 
 // member adds a member, whose handler is wrapped if wrap is not nil.
@@ -88,8 +89,8 @@ func (m *mesh) member(wrap func(http.Handler) http.Handler) *member {
 	}
 	srv := &http.Server{Handler: h, ConnContext: channel.ConnContext, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)}
 	done := make(chan struct{})
-	go func() { defer close(done); srv.Serve(l) }()
-	mem.stop = sync.OnceFunc(func() { srv.Close(); <-done })
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	mem.stop = sync.OnceFunc(func() { _ = srv.Close(); <-done })
 	m.t.Cleanup(mem.stop)
 	return mem
 }
@@ -117,8 +118,8 @@ func (m *member) open(o blobcache.Options) {
 }
 
 func (m *member) close() {
-	m.Exchange.Close()
-	m.cache.Close()
+	_ = m.Close()
+	_ = m.cache.Close()
 }
 
 func (m *member) Near(int) ([]Holder, int) {
@@ -168,7 +169,7 @@ func describe(data []byte) blob.Descriptor {
 // content makes bytes up; the same seed gives the same.
 func content(seed byte, size int) []byte {
 	b := make([]byte, size)
-	mrand.NewChaCha8([32]byte{seed}).Read(b)
+	_, _ = mrand.NewChaCha8([32]byte{seed}).Read(b) // never fails
 	return b
 }
 
@@ -277,18 +278,18 @@ type registry struct {
 	src blob.Source
 }
 
-func newRegistry(t testing.TB, o origintest.Options, data []byte) *registry {
-	t.Helper()
-	srv := origintest.Start(t, o)
+func newRegistry(tb testing.TB, o origintest.Options, data []byte) *registry {
+	tb.Helper()
+	srv := origintest.Start(tb, o)
 	r := &registry{Server: srv, d: srv.Registry.AddBlob("test/image", data)}
 	c, err := origin.New(origin.Options{Registries: origin.Upstreams{"test.example": {srv.URL}}, NoProgress: time.Second})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	tb.Cleanup(c.Close)
 	repo, err := c.Repository("test.example", "test/image")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	r.src = repo.Blobs()
 	return r
@@ -353,14 +354,14 @@ func (j *journal) find(words ...string) []string {
 }
 
 // eventually returns when ok does, and fails the test after ten seconds.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 10 s: %s", what)
+			tb.Fatalf("after 10 s: %s", what)
 		}
 		<-poll.C
 	}

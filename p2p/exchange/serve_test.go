@@ -31,7 +31,7 @@ func (m *member) status(of *member, r wire.Request) int {
 	if err != nil {
 		m.mesh.t.Fatal(err)
 	}
-	discard(resp.Body)
+	defer resp.Body.Close()
 	return resp.StatusCode
 }
 
@@ -67,7 +67,7 @@ func TestServe(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if resp.StatusCode != 400 {
+		if resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s: %d", method, resp.StatusCode)
 		}
 	}

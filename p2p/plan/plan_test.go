@@ -229,9 +229,9 @@ func TestFailuresBackOff(t *testing.T) {
 		}
 		pauses, now = append(pauses, wake-now), wake
 	}
-	for i, want := range []time.Duration{250, 500, 1000, 2000, 4000, 8000, 8000, 8000} {
-		if pauses[i] != want*time.Millisecond {
-			t.Errorf("pause %d is %v, want %v ms", i, pauses[i], int64(want))
+	for i, want := range []int64{250, 500, 1000, 2000, 4000, 8000, 8000, 8000} {
+		if pauses[i].Milliseconds() != want {
+			t.Errorf("pause %d is %v, want %v ms", i, pauses[i], want)
 		}
 	}
 }

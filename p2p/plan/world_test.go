@@ -38,17 +38,16 @@ type world struct {
 
 // source is one member as it really is.
 type source struct {
-	rate      float64 // bytes a second over all requests
-	delay     time.Duration
-	dies      time.Duration // fails everything from then on; 0 never
-	freezes   time.Duration // says nothing from then on; 0 never
-	thaws     time.Duration // goes on from here
-	lies      map[int]bool  // pieces that it gives wrongly
-	unranged  bool          // origin: ignores ranges
-	busyUntil time.Duration
-	queue     []*transfer
-	serving   bool
-	ends      []time.Duration // when requests ended
+	rate     float64 // bytes a second over all requests
+	delay    time.Duration
+	dies     time.Duration // fails everything from then on; 0 never
+	freezes  time.Duration // says nothing from then on; 0 never
+	thaws    time.Duration // goes on from here
+	lies     map[int]bool  // pieces that it gives wrongly
+	unranged bool          // origin: ignores ranges
+	queue    []*transfer
+	serving  bool
+	ends     []time.Duration // when requests ended
 }
 
 type transfer struct {

@@ -81,7 +81,7 @@ func TestInfo(t *testing.T) {
 		if _, err := ParseInfo(appendField(b, 200, []byte("more"))); err != nil {
 			t.Errorf("with an unknown field: %v", err)
 		}
-		for n := range len(b) {
+		for n := range b {
 			if _, err := ParseInfo(b[:n]); !errors.Is(err, ErrMalformed) {
 				t.Errorf("%d of %d bytes: %v", n, len(b), err)
 			}
