@@ -161,9 +161,15 @@ func (a *announcer) run(ctx context.Context) error {
 		if bulk == nil && size > 0 {
 			var err error
 			if bulk, err = newRenewal(ctx, a.n, all, size); err != nil {
+				if ctx.Err() != nil {
+					return nil // the node stops
+				}
 				return err
 			}
 		} else if err := bulk.update(ctx, size, fresh, gone, all); err != nil {
+			if ctx.Err() != nil {
+				return nil // the node stops
+			}
 			return err
 		}
 		select {

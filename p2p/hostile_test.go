@@ -16,6 +16,7 @@ import (
 // Whatever a member does on its piece channel, the bytes are right, and come
 // from the origin when it gave none; only proven lies ban.
 func TestLies(t *testing.T) {
+	t.Parallel()
 	data := content(2, 5<<20+3)
 	for _, lie := range p2ptest.Lies() {
 		t.Run(string(lie), func(t *testing.T) {
