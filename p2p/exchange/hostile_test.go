@@ -349,7 +349,7 @@ func trickle(w http.ResponseWriter, r *http.Request) {
 
 func TestHolderFailsMidway(t *testing.T) {
 	t.Parallel()
-	data := content(1, 24*mib+1)
+	data := content(1, 24*mib+mib/2) // a trickle of zeros would end a last piece of a byte, and be a lie
 	for name, end := range map[string]func(http.ResponseWriter, *http.Request){"dies": die, "freezes": freeze, "trickles": trickle} {
 		for _, rescue := range []string{"holder", "origin", "nobody"} {
 			t.Run(name+", rescue by "+rescue, func(t *testing.T) {
