@@ -370,3 +370,64 @@ func TestResumedFillFetchesOnlyWhatIsMissing(t *testing.T) {
 		t.Errorf("after the restart the origin gave %d bytes, want the missing 8 MiB: %v", reg.gave(), reg.Registry.Lines())
 	}
 }
+
+// An answer that does not tell its total could be of another version: nothing
+// of it goes out before closure.
+func TestUnknownTotalDoesNotFlow(t *testing.T) {
+	data := content(1, 5*mib)
+	reg := newRegistry(t, origintest.Options{NoRange: true}, data)
+	reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Chunked()})
+	reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Corrupt(5*mib - 1)})
+	m := newMesh(t).member(nil).impatient()
+	got, err := m.pull(reg.d, reg.src)
+	if err == nil || len(got) > 0 {
+		t.Errorf("the reader got %d bytes and %v", len(got), err)
+	}
+	reg.Registry.ClearFaults()
+	reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Chunked()})
+	m.mustPull(data, reg.src)
+}
+
+func TestOriginOfALaterCallerHelps(t *testing.T) {
+	data := content(1, 12*mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	mesh := newMesh(t)
+	mesh.member(after(4*mib, freeze)).seed(data)
+	m := mesh.member(nil)
+	m.limits.plan.StallAfter = 300 * time.Millisecond
+	f, err := m.Fetch(t.Context(), reg.d, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nothing came", func() bool { return f.Have().Any() })
+	m.mustPull(data, reg.src)
+	if gave := reg.gave(); gave == 0 || gave == reg.d.Size {
+		t.Errorf("the origin gave %d bytes of %d", gave, reg.d.Size)
+	}
+}
+
+func TestSecondOriginIsAskedWhenTheFirstRefuses(t *testing.T) {
+	data := content(1, mib)
+	without := newRegistry(t, origintest.Options{Latency: 200 * time.Millisecond}, nil)
+	with := newRegistry(t, origintest.Options{}, data)
+	m := newMesh(t).member(nil)
+	first := make(chan error, 1)
+	go func() { _, err := m.Fetch(t.Context(), with.d, without.src); first <- err }()
+	eventually(t, "the first origin was not asked", func() bool { return len(without.Registry.Requests()) > 0 })
+	m.mustPull(data, with.src)
+	if err := <-first; err != nil {
+		t.Errorf("the first caller got %v", err)
+	}
+}
+
+func TestClockStandsStillWithTheProcess(t *testing.T) {
+	d := &driver{begun: time.Now()}
+	d.woke(10*time.Millisecond, 40*time.Millisecond) // noise
+	if d.asleep != 0 {
+		t.Errorf("%v", d.asleep)
+	}
+	d.woke(10*time.Millisecond, time.Hour)
+	if d.asleep != time.Hour-10*time.Millisecond || d.now() > 0 {
+		t.Errorf("%v asleep, the time is %v", d.asleep, d.now())
+	}
+}

@@ -5,17 +5,6 @@ import (
 	"time"
 )
 
-// inOrder returns the first open piece that ok accepts, from the readers'
-// heads on and then from the start.
-func (p *Plan) inOrder(ok func(i int) bool) (int, bool) {
-	for _, h := range p.heads {
-		if i, found := p.nextOpen(h, p.pieces, ok); found {
-			return i, true
-		}
-	}
-	return p.nextOpen(0, p.pieces, ok)
-}
-
 // nextOpen returns the first open piece in [from, to) that ok accepts.
 func (p *Plan) nextOpen(from, to int, ok func(i int) bool) (int, bool) {
 	for i, found := p.open.NextSet(uint(from)); found && int(i) < to; i, found = p.open.NextSet(i + 1) {
@@ -62,18 +51,14 @@ func (p *Plan) choose(now time.Duration, m *member) (first, count int, ok bool) 
 		return first, 1, ok
 	}
 	most := p.runOf(now, m)
-	for _, h := range p.heads {
-		if first, ok = p.nextOpen(h, min(p.pieces, h+p.tune.Head), wants); ok {
-			return first, p.run(first, most, wants), true
+	end := p.pieces
+	if p.near.wholes+p.far.wholes < p.near.live+p.far.live {
+		end = min(end, p.head()+p.tune.Head) // behind it, rarity counts
+	}
+	if first, ok = p.nextOpen(0, end, wants); !ok {
+		if first, ok = p.rarest(wants); !ok {
+			return 0, 0, false
 		}
-	}
-	if p.near.wholes+p.far.wholes == p.near.live+p.far.live {
-		first, ok = p.inOrder(wants)
-	} else {
-		first, ok = p.rarest(wants)
-	}
-	if !ok {
-		return 0, 0, false
 	}
 	return first, p.run(first, most, wants), true
 }
@@ -164,16 +149,10 @@ func dryIn(now time.Duration, m *member) time.Duration {
 	return time.Duration(m.requests)
 }
 
-// holdsUp returns the test whether a piece that m offers holds up a reader.
+// holdsUp returns the test whether a piece that m offers holds up the reader.
 func (p *Plan) holdsUp(m *member) func(i int) bool {
-	return func(i int) bool {
-		for _, h := range p.heads {
-			if i >= h && i < h+p.tune.RunPieces {
-				return m.offers(i)
-			}
-		}
-		return false
-	}
+	end := p.head() + p.tune.RunPieces
+	return func(i int) bool { return i < end && m.offers(i) }
 }
 
 // slowest returns how long the slowest request in flight will take.

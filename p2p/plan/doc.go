@@ -11,12 +11,12 @@
 //
 // # Which piece
 //
-// Pieces near the head of a reader come first, in order, because a client can
-// only use a contiguous prefix. Behind that window, if some member has only a
-// part of the blob, the rarest piece comes first and ties are broken at random
-// per node, so that nodes that start together fetch different pieces and have
-// something to trade. When every member has the whole blob rarity means
-// nothing, and order is kept: it is kind to disks and to the reader.
+// Pieces near the head, the first missing one, come first, in order, because a
+// client can only use a contiguous prefix. Behind that window, if some member
+// has only a part of the blob, the rarest piece comes first and ties are broken
+// at random per node, so that nodes that start together fetch different pieces
+// and have something to trade. When every member has the whole blob rarity
+// means nothing, and order is kept: it is kind to disks and to the reader.
 //
 // A request is a run of neighbouring pieces. Its length grows with the
 // measured rate of the member, so that a request takes a noticeable time (the
@@ -43,7 +43,7 @@
 //
 // A member with nothing left to ask for takes over pieces that others will
 // deliver much later than it would itself (by the measured rates); and so it
-// does before the endgame for pieces that hold up the head of a reader. No
+// does before the endgame for the pieces at the head. No
 // other piece is asked for twice while its request is alive.
 //
 // # The origin's place

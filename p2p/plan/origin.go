@@ -102,7 +102,7 @@ func (p *Plan) askOrigin(now time.Duration) (Request, bool) {
 	if p.near.wholes+p.far.wholes > 0 && !p.origin.first && p.audit.None() {
 		return Request{}, false
 	}
-	first, ok := p.inOrder(p.forOrigin)
+	first, ok := p.nextOpen(0, p.pieces, p.forOrigin)
 	if !ok {
 		if first, ok = p.originOvertakes(now); !ok {
 			return Request{}, false

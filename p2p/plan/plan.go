@@ -60,7 +60,6 @@ type Plan struct {
 	near    offers         // by live members of the own zone
 	far     offers         // by those of others
 	missing int
-	heads   []int // where readers are
 
 	members  map[Member]*member
 	order    []*member  // members but the origin, in order of joining
@@ -114,7 +113,6 @@ func New(c Config) *Plan {
 		here: bitset.New(uint(n)), open: bitset.New(uint(n)), audit: bitset.New(uint(n)),
 		claims: make([]uint8, n),
 		near:   offers{parts: make([]int32, n)}, far: offers{parts: make([]int32, n)},
-		heads:   []int{0},
 		members: map[Member]*member{},
 		swarm:   newMeter(c.Tuning.Window),
 	}
@@ -141,13 +139,11 @@ func (p *Plan) Missing() int { return p.missing }
 // Done reports whether every piece is here.
 func (p *Plan) Done() bool { return p.missing == 0 }
 
-// Heads tells which pieces readers need next. No heads mean that the blob is
-// wanted from its start.
-func (p *Plan) Heads(pieces ...int) {
-	p.heads = append(p.heads[:0], pieces...)
-	if len(p.heads) == 0 {
-		p.heads = append(p.heads, 0)
-	}
+// head returns the first piece that is missing: where a client that reads from
+// the start waits, and where the hash of the whole goes on.
+func (p *Plan) head() int {
+	i, _ := p.here.NextClear(0)
+	return int(i)
 }
 
 // Join adds a member that offers nothing yet. far means that it is in another

@@ -271,12 +271,14 @@ func TestTiesFallDifferently(t *testing.T) {
 }
 
 func TestHeadComesFirst(t *testing.T) {
-	p := New(Config{Size: 200 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
+	here := bitset.New(200).SetRange(0, 120)
+	p := New(Config{Size: 200 * testPiece, PieceSize: testPiece, Here: here, Tuning: Defaults()})
 	p.Join(1, false)
-	p.Offer(1, nil)
-	p.Heads(120)
-	if r := p.Next(0, Room{Members: 1}).Start[0]; r.First != 120 {
-		t.Errorf("asked %+v, the reader is at 120", r)
+	p.Offer(1, bitset.New(200).SetRange(100, 200))
+	for i, r := range p.Next(0, Room{Members: 4}).Start {
+		if r.First != 120+i {
+			t.Errorf("asked %+v, the reader is at 120", r)
+		}
 	}
 }
 

@@ -14,8 +14,9 @@ type Tuning struct {
 	// Ahead is the time that a member's requests in flight should last at its
 	// measured rate. Half a second covers any round trip worth a swarm.
 	Ahead time.Duration
-	// Head is the number of pieces ahead of a reader that are fetched in
-	// order: what a client reads in about a quarter of a second at 1 Gbit/s.
+	// Head is the number of pieces from the first missing one on that are
+	// fetched in order: what a client reads in about a quarter of a second at
+	// 1 Gbit/s.
 	Head int
 	// StallAfter without a byte, a request's pieces are given to somebody
 	// else. Shorter waits mistake a lost packet or a busy machine for a dead
