@@ -414,3 +414,49 @@ func TestMeter(t *testing.T) {
 		t.Errorf("%v %v after a long silence", r, ok)
 	}
 }
+
+func TestFastMemberTakesOver(t *testing.T) {
+	for _, c := range []struct {
+		slow float64
+		most time.Duration
+	}{
+		{6 * mb, 550 * time.Millisecond}, // its four pieces would take 0.7 s: in the endgame
+		{0.5 * mb, time.Second},          // eight seconds: as soon as they are at the head
+	} {
+		w := newWorld(t, 40, 1)
+		w.member(1, 100*mb, nil)
+		w.member(2, c.slow, nil)
+		if took := w.run(); took > c.most {
+			t.Errorf("took %v beside a member of %v bytes a second, the fast one alone takes 0.42 s", took, c.slow)
+		}
+		if w.twice() > 4 {
+			t.Errorf("%d pieces twice", w.twice())
+		}
+	}
+}
+
+func TestMemberOnTrial(t *testing.T) {
+	p := New(Config{Size: 20 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
+	p.OriginFrom(0, 0)
+	p.Join(1, false)
+	p.Offer(1, nil)
+	room := Room{Members: 8, Origin: 8}
+	for _, r := range p.Next(0, room).Start {
+		p.Failed(0, r.ID, true)
+	}
+	// Its pause is over: it gets one piece that nobody waits for, and the
+	// origin is asked as if it were not there.
+	now := Defaults().Backoff
+	got := p.Next(now, room).Start
+	if len(got) != 2 || got[0].Member != Origin || got[0].First != 0 || got[1].Member != 1 || got[1].First != 19 || got[1].Count != 1 {
+		t.Fatalf("%+v", got)
+	}
+	if again := p.Next(now, room).Start; len(again) != 0 {
+		t.Errorf("a second trial: %+v", again)
+	}
+	p.Progress(now, got[1].ID, testPiece)
+	p.Delivered(now, got[1].ID)
+	if got := p.Next(now, room).Start; len(got) != 4 || got[0].Member != 1 {
+		t.Errorf("after a good one: %+v", got)
+	}
+}
