@@ -82,12 +82,12 @@ func (d *driver) aimOrigin() {
 }
 
 // originsTurn reports whether members have had their time to say that they
-// have the blob: none if nobody is connected, and no more than it takes them
-// all to say no.
+// have the blob: no more than it takes them all to say no, and so none at all
+// if nobody is connected.
 func (d *driver) originsTurn() bool {
 	l := d.x.limits
 	state := d.search.state(1)
-	if state.alone || state.idle {
+	if state.idle {
 		return true
 	}
 	wait := l.swarmFirst
