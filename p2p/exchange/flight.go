@@ -194,5 +194,9 @@ func (d *driver) memberFailed(r plan.Request, src *source, err error) {
 			d.leave(src)
 		}
 	}
+	if errors.Is(err, errLie) && src.failed == 1 { // and not for each of the tries that follow
+		d.log.Warn("member breaks the protocol", "peer", src.holder.Peer, "first", r.First, "count", r.Count, "error", err)
+		return
+	}
 	d.log.Debug("member failed", "peer", src.holder.Peer, "first", r.First, "count", r.Count, "error", err)
 }

@@ -257,6 +257,9 @@ func TestMalformedAnswers(t *testing.T) {
 	t.Parallel()
 	data := content(1, 6*mib+1)
 	body := func(s string) func([]byte) []byte { return func([]byte) []byte { return []byte(s) } }
+	protocol := map[string]bool{ // broken, and worth a warning
+		"info garbage": true, "info endless": true, "info refused": true, "pieces too long": true, "pieces redirected": true,
+	}
 	for name, wrap := range map[string]func(http.Handler) http.Handler{
 		"info garbage":    altered(wire.KindInfo, body("\x00\xff garbage")),
 		"info huge claim": altered(wire.KindInfo, func([]byte) []byte { return wire.Info{Size: blob.MaxSize, Whole: true}.Marshal() }),
@@ -291,9 +294,14 @@ func TestMalformedAnswers(t *testing.T) {
 			t.Parallel()
 			reg := newRegistry(t, origintest.Options{}, data)
 			mesh := newMesh(t)
-			mesh.member(wrap).seed(data)
+			bad := mesh.member(wrap)
+			bad.seed(data)
 			m := mesh.member(nil)
 			m.mustPull(data, reg.src)
+			said := len(m.log.find("WARN member breaks the protocol", "digest=sha256:", "peer="+bad.id.String()))
+			if want := protocol[name]; (said > 0) != want {
+				t.Errorf("%d warnings, want some: %v\n%s", said, want, m.log)
+			}
 			if strings.HasPrefix(name, "chain") {
 				if reg.gave() != 0 {
 					t.Errorf("the origin gave %d bytes though the pieces are right", reg.gave())
@@ -435,4 +443,25 @@ func TestBansDouble(t *testing.T) {
 	if b.banned("y", now) {
 		t.Error("somebody else is banned")
 	}
+}
+
+func TestNobodyLeftToAsk(t *testing.T) {
+	t.Parallel()
+	data := content(1, 12*mib)
+	var asked atomic.Int64
+	mesh := newMesh(t)
+	mesh.member(on(wire.KindPieces, func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if asked.Add(1) > 2 {
+			notFound(w) // evicted, say
+			return
+		}
+		honest.ServeHTTP(w, r)
+	})).seed(data)
+	m := mesh.member(nil)
+	m.limits.alone = 300 * time.Millisecond
+	got, err := m.pull(describe(data), nil)
+	if !errors.Is(err, blob.ErrUnavailable) || len(got) > 0 {
+		t.Errorf("the reader got %d bytes and %v", len(got), err)
+	}
+	m.lawful()
 }

@@ -25,7 +25,11 @@ func (d *driver) found(ctx context.Context, f found) {
 	case d.x.bans.banned(id, time.Now()):
 		return
 	case f.err != nil:
-		if !errors.Is(f.err, errGone) {
+		switch {
+		case errors.Is(f.err, errGone):
+		case errors.Is(f.err, errLie), errors.Is(f.err, wire.ErrMalformed):
+			d.log.Warn("member breaks the protocol", "peer", id, "error", f.err)
+		default:
 			d.log.Debug("member does not answer", "peer", id, "error", f.err)
 		}
 		if src != nil && !src.whole {
