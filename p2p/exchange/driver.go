@@ -29,6 +29,7 @@ type driver struct {
 	log  *slog.Logger
 
 	committed chan struct{} // closed when fill or err is set for good
+	forgotten chan struct{} // closed when the next Fetch begins anew
 	fill      *blobcache.Fill
 	err       error
 
@@ -92,13 +93,13 @@ type counts struct {
 func newDriver(x *Exchange, k key, d blob.Descriptor) *driver {
 	return &driver{
 		x: x, key: k, want: d, log: x.log.With("digest", d.Digest),
-		committed: make(chan struct{}),
-		events:    make(chan func(), 64),
-		flights:   make(map[plan.ID]flight),
-		sources:   make(map[peer.ID]*source),
-		byID:      make(map[plan.Member]*source),
-		sizes:     make(map[peer.ID]int64),
-		origins:   origins{changed: make(chan struct{}, 1)},
+		committed: make(chan struct{}), forgotten: make(chan struct{}),
+		events:  make(chan func(), 64),
+		flights: make(map[plan.ID]flight),
+		sources: make(map[peer.ID]*source),
+		byID:    make(map[plan.Member]*source),
+		sizes:   make(map[peer.ID]int64),
+		origins: origins{changed: make(chan struct{}, 1)},
 	}
 }
 

@@ -171,46 +171,62 @@ func (x *Exchange) Fetch(ctx context.Context, d blob.Descriptor, origin blob.Sou
 	if known, ok := x.cache.Stat(d.Digest); ok && d.Size < 0 {
 		d.Size = known.Size
 	}
-	dr, err := x.drive(d, origin)
-	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", d.Digest, err)
+	for {
+		dr, started, err := x.drive(d, origin)
+		if err != nil {
+			return nil, fmt.Errorf("fetch %s: %w", d.Digest, err)
+		}
+		if err := await(ctx, dr.committed); err != nil {
+			return nil, fmt.Errorf("fetch %s: %w", d.Digest, err)
+		}
+		if dr.err != nil {
+			return nil, fmt.Errorf("fetch %s: %w", d.Digest, dr.err)
+		}
+		if started || dr.fill.Err() == nil {
+			return dr.fill, nil
+		}
+		// What was joined had failed already: it makes way for a new one.
+		if err := await(ctx, dr.forgotten); err != nil {
+			return nil, fmt.Errorf("fetch %s: %w", d.Digest, err)
+		}
 	}
-	select {
-	case <-dr.committed:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("fetch %s: %w", d.Digest, context.Cause(ctx))
-	}
-	if dr.err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", d.Digest, dr.err)
-	}
-	return dr.fill, nil
 }
 
-// drive returns the driver of d, started if there is none.
-func (x *Exchange) drive(d blob.Descriptor, origin blob.Source) (*driver, error) {
+func await(ctx context.Context, what <-chan struct{}) error {
+	select {
+	case <-what:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// drive returns the driver of d, and whether it was started now.
+func (x *Exchange) drive(d blob.Descriptor, origin blob.Source) (dr *driver, started bool, err error) {
 	if _, err := blob.ParseDigest(d.Digest.String()); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
-		return nil, ErrClosed
+		return nil, false, ErrClosed
 	}
 	k := key{d.Digest, max(d.Size, blob.UnknownSize)}
-	dr := x.drivers[k]
-	if dr == nil {
+	dr = x.drivers[k]
+	if started = dr == nil; started {
 		dr = newDriver(x, k, d)
 		x.drivers[k] = dr
 		x.wg.Go(func() { dr.run(x.life) })
 	}
 	dr.addOrigin(origin)
-	return dr, nil
+	return dr, started, nil
 }
 
 func (x *Exchange) forget(dr *driver) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.drivers, dr.key)
+	close(dr.forgotten)
 }
 
 // FillStatus is the state of a running fill, for people to look at.

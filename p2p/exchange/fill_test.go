@@ -431,3 +431,27 @@ func TestClockStandsStillWithTheProcess(t *testing.T) {
 		t.Errorf("%v asleep, the time is %v", d.asleep, d.now())
 	}
 }
+
+func TestFailedFillIsNotJoined(t *testing.T) {
+	data := content(1, 4*mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	m := newMesh(t).member(nil)
+	for range 20 {
+		reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.SilenceAfter(mib)})
+		f, err := m.Fetch(t.Context(), reg.d, reg.src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reg.Registry.ClearFaults()
+		f.Fail(errors.New("enough")) // its driver has yet to hear of it
+		g, err := m.Fetch(t.Context(), reg.d, reg.src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g.Err() != nil || g == f {
+			t.Fatalf("joined a fill that had failed: %v", g.Err())
+		}
+		g.Fail(errors.New("enough"))
+		<-g.Done()
+	}
+}
