@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/p2p/wire"
 	"shoal/proxy/origin/origintest"
 )
 
@@ -453,5 +455,42 @@ func TestFailedFillIsNotJoined(t *testing.T) {
 		}
 		g.Fail(errors.New("enough"))
 		<-g.Done()
+	}
+}
+
+// A member that a lookup named is waited for longer than the lookup itself.
+func TestNamedHolderIsWaitedFor(t *testing.T) {
+	data := content(1, 3*mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	mesh := newMesh(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	mesh.member(on(wire.KindInfo, func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		close(asked)
+		<-answer
+		honest.ServeHTTP(w, r)
+	})).seed(data)
+	m := mesh.member(nil)
+	m.limits.swarmFirst = time.Millisecond
+	done := make(chan error, 1)
+	go func() { _, err := m.pull(reg.d, reg.src); done <- err }()
+	<-asked
+	time.AfterFunc(200*time.Millisecond, func() { close(answer) })
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := len(reg.Registry.Requests()); n != 0 {
+		t.Errorf("the origin saw %v", reg.Registry.Lines())
+	}
+}
+
+func TestSilentMembersAreNotWaitedForTwice(t *testing.T) {
+	var s silences
+	now := time.Now()
+	if !s.mayWait("x", now) {
+		t.Error("nothing is known of it")
+	}
+	s.note("x", now)
+	if s.mayWait("x", now.Add(silentFor-1)) || !s.mayWait("x", now.Add(silentFor)) || !s.mayWait("y", now) {
+		t.Error("the wrong member, or the wrong time")
 	}
 }
