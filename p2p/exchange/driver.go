@@ -56,6 +56,7 @@ type driver struct {
 	solo      *source   // after a failed closure without an origin: one at a time
 	settled   bool      // committed is closed
 	aimed     bool      // the plan knows the origin
+	claimed   bool      // the size is a member\'s word
 	answered  bool      // the origin has answered with bytes
 	originErr error     // what it said last; nil if it was bytes
 }

@@ -472,9 +472,10 @@ func TestNamedHolderIsWaitedFor(t *testing.T) {
 	m := mesh.member(nil)
 	m.limits.swarmFirst = time.Millisecond
 	done := make(chan error, 1)
-	go func() { _, err := m.pull(reg.d, reg.src); done <- err }()
-	<-asked
+	go func() { _, err := m.pull(reg.d, nil); done <- err }()
+	<-asked // it is named, and the time of the lookup is over
 	time.AfterFunc(200*time.Millisecond, func() { close(answer) })
+	m.mustPull(data, reg.src)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}

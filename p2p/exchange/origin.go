@@ -13,8 +13,12 @@ import (
 	"shoal/p2p/plan"
 )
 
-// errShort: the origin sent less than was asked for, as it may.
-var errShort = errors.New("the origin sent a shorter range")
+var (
+	// errShort: the origin sent less than was asked for, as it may.
+	errShort = errors.New("the origin sent a shorter range")
+	// errOtherSize: the origin has the blob at another size.
+	errOtherSize = errors.New("the origin says another size")
+)
 
 // origins are the places that the blob can be had from outside of the swarm,
 // in the order in which callers named them. The first is asked until it says
@@ -146,7 +150,7 @@ func (d *driver) fromOrigin(ctx context.Context, r plan.Request, src blob.Source
 	}
 	defer s.close()
 	if s.Size >= 0 && s.Size != d.want.Size {
-		return fmt.Errorf("%w: the origin says %d bytes, not %d", blob.ErrCorrupt, s.Size, d.want.Size)
+		return fmt.Errorf("%w: %w: %d bytes, not %d", blob.ErrCorrupt, errOtherSize, s.Size, d.want.Size)
 	}
 	in := run{Request: r, from: blobcache.Provenance{Identity: s.Identity}}
 	if s.Size < 0 || s.Identity == "" {
@@ -191,6 +195,10 @@ func (d *driver) originFailed(r plan.Request, err error) {
 		return
 	}
 	d.originErr = err
+	if d.claimed && errors.Is(err, errOtherSize) {
+		d.fill.Fail(err) // a member's word against the registry's
+		return
+	}
 	if refused(err) && !d.answered {
 		d.origins.next() // later, with bytes that it gave before, it is only ill
 	}
@@ -236,7 +244,7 @@ func (d *driver) resolve(ctx context.Context) ([]found, error) {
 		case f := <-d.search.out:
 			known = append(known, f)
 			if f.err == nil && f.info.Whole {
-				d.want.Size = f.info.Size
+				d.want.Size, d.claimed = f.info.Size, true
 				return known, nil
 			}
 			if f.err == nil {
