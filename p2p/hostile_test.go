@@ -36,6 +36,9 @@ func TestLies(t *testing.T) {
 			m.AwaitHolders(d.Digest, liar)
 			pull(t, m, d, src)
 			gave := srv.Registry.Stats().Content[d.Digest]
+			if lie == p2ptest.WrongPiece || lie == p2ptest.OneBit { // the verdict follows the end of the fill
+				p2ptest.Eventually(t, "the liar is not banned", func() bool { return bans(t, reg) > 0 })
+			}
 			bans := bans(t, reg)
 			switch lie {
 			case p2ptest.WrongPiece:
