@@ -112,7 +112,10 @@ func (f *Fill) store(i int, data []byte) error {
 	if err := f.c.reserve(length); err != nil {
 		return err
 	}
-	if err := f.c.writeAt(f.file, data, int64(i)*blob.PieceSize); err != nil {
+	f.writing.Lock()
+	err := f.c.writeAt(f.file, data, int64(i)*blob.PieceSize)
+	f.writing.Unlock()
+	if err != nil {
 		f.c.release(length)
 		return err
 	}
