@@ -15,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
+
+	"shoal/p2p/penalty"
 )
 
 const (
@@ -164,10 +166,16 @@ func (n *Node) lookup(ctx context.Context, names []cid.Cid, out chan<- Holder) i
 	return sent
 }
 
+// unreachable is how long a holder that could not be reached is left alone: the
+// DHT names a dead one for recordValidity, and each lookup would dial it again.
+func unreachable() penalty.Terms {
+	return penalty.Terms{First: 5 * time.Second, Most: 2 * time.Minute, Members: 1024}
+}
+
 // reach connects to a holder and learns its hello.
 func (n *Node) reach(ctx context.Context, info peer.AddrInfo) (Holder, error) {
 	if !n.connected(info.ID) {
-		if !n.avoid.mayTry(info.ID, time.Now()) {
+		if n.avoid.Holds(info.ID, time.Now()) {
 			return Holder{}, errors.New("left alone after it did not answer")
 		}
 		dial, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -178,7 +186,7 @@ func (n *Node) reach(ctx context.Context, info peer.AddrInfo) (Holder, error) {
 		}
 		if err != nil {
 			n.metrics.dials.WithLabelValues("error").Inc()
-			n.avoid.fail(info.ID, time.Now())
+			n.avoid.Add(info.ID, time.Now())
 			return Holder{}, err
 		}
 		n.metrics.dials.WithLabelValues("ok").Inc()
@@ -186,7 +194,7 @@ func (n *Node) reach(ctx context.Context, info peer.AddrInfo) (Holder, error) {
 	h, err := n.greeter.ask(ctx, info.ID)
 	if err != nil {
 		if ctx.Err() == nil {
-			n.avoid.fail(info.ID, time.Now())
+			n.avoid.Add(info.ID, time.Now())
 		}
 		return Holder{}, err
 	}

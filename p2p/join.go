@@ -137,7 +137,7 @@ func (n *Node) watch(ctx context.Context) error {
 }
 
 func (n *Node) arrived(ctx context.Context, id peer.ID) {
-	n.avoid.clear(id)
+	n.avoid.Pardon(id)
 	n.announcer.wake()
 	for _, c := range n.host.Network().ConnsToPeer(id) {
 		if c.Stat().Direction != network.DirOutbound {

@@ -18,6 +18,7 @@ import (
 
 	"shoal/p2p/channel"
 	"shoal/p2p/exchange"
+	"shoal/p2p/penalty"
 )
 
 const (
@@ -50,7 +51,7 @@ type Node struct {
 	greeter   *greeter
 	joiner    *joiner
 	announcer *announcer
-	avoid     avoidance
+	avoid     *penalty.Box // holders that could not be reached
 
 	closing sync.Once
 }
@@ -62,7 +63,7 @@ func New(o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{s: s, log: s.Logger.With("part", "p2p"), tasks: newTasks()}
+	n := &Node{s: s, log: s.Logger.With("part", "p2p"), tasks: newTasks(), avoid: penalty.NewBox(unreachable())}
 	defer func() {
 		if err != nil {
 			_ = n.Close()

@@ -336,7 +336,7 @@ func TestDialThatWasGivenUp(t *testing.T) {
 	if _, err := n.reach(ctx, silent); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	if testutil.ToFloat64(n.metrics.dials.WithLabelValues("error")) != 0 || !n.avoid.mayTry(silent.ID, time.Now()) {
+	if testutil.ToFloat64(n.metrics.dials.WithLabelValues("error")) != 0 || n.avoid.Holds(silent.ID, time.Now()) {
 		t.Error("it counts against the holder")
 	}
 	(<-accepted).Close()

@@ -19,7 +19,7 @@
 // Only whole blobs and proven pieces are served to members. What a member says
 // or sends is bounded in size and time and believed only as far as it is
 // proven; a piece is stored as that member's, so that it can be convicted when
-// the right bytes are known. A member that lied is banned (ban.go): nothing is
+// the right bytes are known. A member that lied is banned (penalties.go): nothing is
 // fetched from it for a while. At most so many pieces are in memory at once,
 // over all fills, as the budget says (budget.go).
 //

@@ -17,6 +17,7 @@ import (
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/p2p/channel"
+	"shoal/p2p/penalty"
 	"shoal/p2p/plan"
 )
 
@@ -63,10 +64,10 @@ type Exchange struct {
 	metrics *metrics
 	client  *client
 	uploads uploads
-	bans    bans
-	silent  silences
-	members *budget // pieces in memory from members
-	origin  *budget // and from the origin
+	bans    *penalty.Box // who lied
+	silent  *penalty.Box // who did not answer
+	members *budget      // pieces in memory from members
+	origin  *budget      // and from the origin
 	limits  limits
 
 	// originRate is what fills measured last, in bytes a second (float bits).
@@ -137,6 +138,8 @@ func New(o Options) (*Exchange, error) {
 		cache: o.Cache, swarm: o.Swarm, log: o.Logger, metrics: m,
 		client:  newClient(life, o.Channel),
 		uploads: newUploads(),
+		bans:    penalty.NewBox(forLies()),
+		silent:  penalty.NewBox(forSilence()),
 		members: newBudget(memberPieces, pool),
 		origin:  newBudget(originPieces, pool),
 		limits:  defaults(),
@@ -254,7 +257,7 @@ func (x *Exchange) Fills() []FillStatus {
 
 // convict bans a member and says so, once.
 func (x *Exchange) convict(id peer.ID, reason string, d digest.Digest, piece int) {
-	ban := x.bans.convict(id, time.Now())
+	ban := x.bans.Add(id, time.Now())
 	if ban == 0 {
 		return
 	}

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -484,14 +486,41 @@ func TestNamedHolderIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestSilentMembersAreNotWaitedForTwice(t *testing.T) {
-	var s silences
-	now := time.Now()
-	if !s.mayWait("x", now) {
-		t.Error("nothing is known of it")
+// TestSilentMemberIsNotWaitedForAgain although lookups name it; once it answers
+// it is as good as any other.
+func TestSilentMemberIsNotWaitedForAgain(t *testing.T) {
+	data := content(1, 3*mib)
+	reg := newRegistry(t, origintest.Options{}, data)
+	mesh := newMesh(t)
+	var broken atomic.Bool
+	broken.Store(true)
+	holder := mesh.member(on(wire.KindInfo, func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if broken.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		honest.ServeHTTP(w, r)
+	}))
+	holder.announce(reg.d)
+	m := mesh.member(nil)
+	m.mustPull(data, reg.src)
+	if !m.silent.Holds(holder.id, time.Now()) {
+		t.Fatal("nothing is held against a member that gave no answer")
 	}
-	s.note("x", now)
-	if s.mayWait("x", now.Add(silentFor-1)) || !s.mayWait("x", now.Add(silentFor)) || !s.mayWait("y", now) {
-		t.Error("the wrong member, or the wrong time")
+	// What a search says of a member that is asked decides how long it is
+	// waited for.
+	s := newSearch(m.Exchange, reg.d)
+	s.asking[holder.id] = false
+	var wg sync.WaitGroup
+	s.ask(t.Context(), &wg, Holder{Peer: holder.id, Pieces: []string{holder.addr}}, true)
+	if s.state(0).told {
+		t.Error("it is waited for")
+	}
+	delete(s.asking, holder.id)
+	broken.Store(false)
+	s.ask(t.Context(), &wg, Holder{Peer: holder.id, Pieces: []string{holder.addr}}, true)
+	wg.Wait()
+	if m.silent.Holds(holder.id, time.Now()) {
+		t.Error("it answers, and is still not waited for")
 	}
 }

@@ -22,7 +22,7 @@ func (d *driver) found(ctx context.Context, f found) {
 	id := f.holder.Peer
 	src := d.sources[id]
 	switch {
-	case d.x.bans.banned(id, time.Now()):
+	case d.x.bans.Holds(id, time.Now()):
 		return
 	case f.err != nil:
 		switch {

@@ -117,10 +117,10 @@ func (s *search) round(ctx context.Context, wg *sync.WaitGroup) {
 // or being asked, or banned. told means that a lookup named it.
 func (s *search) ask(ctx context.Context, wg *sync.WaitGroup, h Holder, told bool) {
 	now := time.Now()
-	if s.x.bans.banned(h.Peer, now) {
+	if s.x.bans.Holds(h.Peer, now) {
 		return
 	}
-	told = told && s.x.silent.mayWait(h.Peer, now)
+	told = told && !s.x.silent.Holds(h.Peer, now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, already := s.asking[h.Peer]; already {
@@ -134,7 +134,9 @@ func (s *search) ask(ctx context.Context, wg *sync.WaitGroup, h Holder, told boo
 	wg.Go(func() {
 		info, err := s.x.client.info(ctx, h, s.want)
 		if err != nil && !errors.Is(err, errGone) && !errors.Is(err, errBusy) && ctx.Err() == nil {
-			s.x.silent.note(h.Peer, time.Now())
+			s.x.silent.Add(h.Peer, time.Now())
+		} else if ctx.Err() == nil {
+			s.x.silent.Pardon(h.Peer)
 		}
 		s.mu.Lock()
 		delete(s.asking, h.Peer)
@@ -189,7 +191,7 @@ func (s *search) poll(ctx context.Context, h Holder, last wire.Info) {
 			return
 		case <-timer.C:
 		}
-		if s.x.bans.banned(h.Peer, time.Now()) {
+		if s.x.bans.Holds(h.Peer, time.Now()) {
 			return
 		}
 		info, err := s.x.client.info(ctx, h, s.want)
@@ -209,36 +211,4 @@ func (s *search) poll(ctx context.Context, h Holder, last wire.Info) {
 		last, wait = info, pollFirst
 		timer.Reset(wait)
 	}
-}
-
-// silences remembers members that did not answer lately: fills do not wait for
-// them a second time.
-type silences struct {
-	mu    sync.Mutex
-	until map[peer.ID]time.Time
-}
-
-const (
-	// silentFor is how long a member that did not answer is not waited for.
-	silentFor = 30 * time.Second
-	// maxSilent bounds how many are remembered.
-	maxSilent = 1024
-)
-
-func (s *silences) note(id peer.ID, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.until == nil {
-		s.until = make(map[peer.ID]time.Time)
-	}
-	if len(s.until) >= maxSilent {
-		clear(s.until)
-	}
-	s.until[id] = now.Add(silentFor)
-}
-
-func (s *silences) mayWait(id peer.ID, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !now.Before(s.until[id])
 }
