@@ -49,6 +49,9 @@ func New(identity ic.PrivKey, key *swarmkey.Key) (*Channel, error) {
 	return &Channel{id: id, identity: cert, key: key, buffers: newBufferPool()}, nil
 }
 
+// ID returns the peer ID of this member.
+func (ch *Channel) ID() peer.ID { return ch.id }
+
 // Dial connects to the member id at addr ("host:port") and returns once both
 // sides proved who they are; ctx bounds that, and HandshakeTimeout the
 // handshake. ErrNotMember if the other side did not prove its membership, or

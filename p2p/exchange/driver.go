@@ -165,6 +165,7 @@ func (d *driver) begin(ctx context.Context) error {
 	}
 	d.plan = plan.New(plan.Config{
 		Size: d.want.Size, PieceSize: blob.PieceSize, Here: fill.Have(),
+		Self: ownership(string(d.x.self)), Key: ownership(d.want.Digest.String()), Volunteer: true,
 		Seed: rand.Uint64(), Tuning: d.x.limits.plan,
 	})
 	d.stored, d.busy = time.Now(), time.Now()

@@ -62,6 +62,7 @@ type Exchange struct {
 	swarm   Swarm
 	log     *slog.Logger
 	metrics *metrics
+	self    peer.ID // this member
 	client  *client
 	uploads uploads
 	bans    *penalty.Box // who lied
@@ -136,7 +137,7 @@ func New(o Options) (*Exchange, error) {
 	pool := newPool()
 	return &Exchange{
 		cache: o.Cache, swarm: o.Swarm, log: o.Logger, metrics: m,
-		client:  newClient(life, o.Channel),
+		self: o.Channel.ID(), client: newClient(life, o.Channel),
 		uploads: newUploads(),
 		bans:    penalty.NewBox(forLies()),
 		silent:  penalty.NewBox(forSilence()),

@@ -2,6 +2,8 @@ package exchange
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -67,15 +69,18 @@ func (d *driver) join(src *source) {
 		return
 	}
 	src.joined = true
-	d.plan.Join(src.id, src.holder.Far)
-	if src.whole {
-		d.plan.Offer(src.id, nil)
-	} else {
-		d.plan.Offer(src.id, src.info.Proven)
-	}
+	d.plan.Join(src.id, ownership(string(src.holder.Peer)), src.holder.Far)
+	d.plan.Told(d.now(), src.id, plan.State{Whole: src.whole, Has: src.info.Proven})
 	if src.whole || src.info.Proven.Any() {
 		d.settle(nil)
 	}
+}
+
+// ownership is the number that stands for a member, or a blob, where members
+// compute alike who fetches what from the origin.
+func ownership(name string) uint64 {
+	sum := sha256.Sum256([]byte(name))
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 // joined returns how many members are part of the plan.

@@ -67,7 +67,7 @@ func (p *Plan) choose(now time.Duration, m *member) (first, count int, ok bool) 
 func (p *Plan) rarest(wants func(i int) bool) (int, bool) {
 	best, ties, fewest := 0, 0, int32(math.MaxInt32)
 	for i, found := p.open.NextSet(0); found; i, found = p.open.NextSet(i + 1) {
-		switch n := p.near.parts[i] + p.far.parts[i]; {
+		switch n := p.near.of[i] + p.far.of[i]; {
 		case n > fewest || !wants(int(i)):
 		case n < fewest:
 			best, ties, fewest = int(i), 1, n
@@ -179,7 +179,7 @@ func (p *Plan) overtake(now time.Duration, by Member, own, margin time.Duration,
 			continue
 		}
 		for i := r.end() - 1; i >= r.next; i-- {
-			if p.claims[i] == 1 && !p.here.Test(uint(i)) && ok(i) {
+			if p.owed[i] == 1 && !p.here.Test(uint(i)) && ok(i) {
 				best, latest = i, eta
 				break
 			}

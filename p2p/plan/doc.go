@@ -4,7 +4,7 @@
 // no bytes and starts no goroutines, so the node, the tests and a simulator
 // run the very same decisions. A Plan belongs to one goroutine.
 //
-// The driver tells it what happens (Offer, Answered, Progress, Delivered,
+// The driver tells it what happens (Told, Answered, Progress, Delivered,
 // Failed, Gone, Lost), asks Next for orders after each event and not later
 // than NextWake, and carries the orders out. The numbers named below are
 // fields of Tuning, where their reasons stand.

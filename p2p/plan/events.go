@@ -33,7 +33,7 @@ func (p *Plan) Delivered(now time.Duration, id ID) {
 	}
 	i := r.next
 	if !r.stalled {
-		p.release(i)
+		p.release(r, i)
 	}
 	r.next++
 	if !p.here.Test(uint(i)) {
@@ -43,7 +43,7 @@ func (p *Plan) Delivered(now time.Duration, id ID) {
 	}
 	p.audit.Clear(uint(i))
 	if r.stream && !r.stalled && r.next+p.tune.StreamAhead <= r.end() {
-		p.hold(r.next + p.tune.StreamAhead - 1)
+		p.hold(r, r.next+p.tune.StreamAhead-1)
 	}
 	if r.Member == Origin {
 		p.origin.failures = 0
@@ -106,7 +106,7 @@ func (p *Plan) Lost(i int, from Member, audit bool) {
 	}
 	p.here.Clear(uint(i))
 	p.missing++
-	if p.claims[i] == 0 {
+	if p.owed[i] == 0 {
 		p.open.Set(uint(i))
 	}
 }

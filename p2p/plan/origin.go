@@ -8,9 +8,8 @@ type origin struct {
 	from     time.Duration // not asked before
 	rest     time.Duration // nor before this, after failures
 	failures int
-	requests int  // in flight
-	answered bool // it has shown whether it serves ranges
-	whole    bool // it does not
+	requests int // in flight
+	serving  Serving
 	first    bool // members are slower: it is asked first
 	rate     meter
 	hint     float64 // its rate as measured by other fills; 0 if unknown
@@ -47,12 +46,13 @@ func (p *Plan) Answered(now time.Duration, id ID, ranged bool) {
 		return
 	}
 	r.last = now
-	if p.origin.answered = true; r.stream {
+	if r.stream {
 		return // the whole was asked for, and tells nothing
 	}
-	if p.origin.whole = !ranged; ranged {
+	if p.origin.serving = Ranged; ranged {
 		return
 	}
+	p.origin.serving = Streams
 	p.claim(r, -1)
 	r.First, r.Count, r.next, r.stream = 0, p.pieces, 0, true
 	p.claim(r, +1)
@@ -82,7 +82,7 @@ func (p *Plan) mayAskOrigin(now time.Duration) bool {
 	}
 	_, measured := o.rate.rate(now)
 	switch {
-	case o.whole, !o.answered, o.first && !measured:
+	case o.serving != Ranged, o.first && !measured:
 		return o.requests == 0
 	default:
 		return o.requests < p.tune.OriginRequests
@@ -91,7 +91,7 @@ func (p *Plan) mayAskOrigin(now time.Duration) bool {
 
 // forOrigin reports whether the origin is to fetch piece i, which is open.
 func (p *Plan) forOrigin(i int) bool {
-	return p.origin.first || !p.offered(i) || p.audit.Test(uint(i))
+	return p.origin.first || !p.offered(i) && p.claimed.of[i] == 0 || p.audit.Test(uint(i))
 }
 
 // askOrigin begins a request to the origin if it is its turn.
@@ -109,7 +109,7 @@ func (p *Plan) askOrigin(now time.Duration) (Request, bool) {
 		}
 		return p.begin(now, Origin, first, 1, false), true
 	}
-	if p.origin.whole {
+	if p.origin.serving == Streams {
 		return p.begin(now, Origin, 0, p.pieces, true), true
 	}
 	most := p.tune.RunPieces
@@ -123,7 +123,7 @@ func (p *Plan) askOrigin(now time.Duration) (Request, bool) {
 // the origin is known to be the faster.
 func (p *Plan) originOvertakes(now time.Duration) (int, bool) {
 	rate, measured := p.origin.rate.rate(now)
-	if !p.origin.first || !measured || p.origin.whole {
+	if !p.origin.first || !measured || p.origin.serving == Streams {
 		return 0, false
 	}
 	own := time.Duration(float64(p.piece) / rate * float64(time.Second))

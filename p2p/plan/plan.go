@@ -40,6 +40,11 @@ type Config struct {
 	Size, PieceSize int64
 	// Here holds the pieces that need not be fetched; nil means none.
 	Here *bitset.BitSet
+	// Self stands for this node, and Key for the blob, where nodes compute
+	// who owns what: the same values wherever they are told.
+	Self, Key uint64
+	// Volunteer means that this node may own runs.
+	Volunteer bool
 	// Seed makes ties fall differently on every node.
 	Seed   uint64
 	Tuning Tuning
@@ -53,32 +58,61 @@ type Plan struct {
 	pieces int
 	rng    *rand.Rand
 
+	self, key uint64
+	volunteer bool
+
 	here    *bitset.BitSet // fetched and stored
 	open    *bitset.BitSet // missing, and in no live request
 	audit   *bitset.BitSet // to come from the origin while there is one
-	claims  []uint8        // live requests that owe the piece
+	asked   *bitset.BitSet // owed by requests to the origin
+	owed    []uint8        // live requests that owe the piece
 	near    offers         // by live members of the own zone
 	far     offers         // by those of others
+	claimed counts         // by members that fetch from the origin
 	missing int
 
 	members  map[Member]*member
 	order    []*member  // members but the origin, in order of joining
 	requests []*request // in flight, oldest first
+	byID     map[ID]*request
 	lastID   ID
 	origin   origin
 	swarm    meter // bytes from members other than the origin
 }
 
+// counts counts members by piece.
+type counts struct {
+	of   []int32
+	some *bitset.BitSet // with any
+}
+
+func newCounts(pieces int) counts {
+	return counts{of: make([]int32, pieces), some: bitset.New(uint(pieces))}
+}
+
+// add counts one more with piece i, or one less.
+func (c *counts) add(i int, in bool) {
+	if in {
+		c.of[i]++
+		c.some.Set(uint(i))
+		return
+	}
+	if c.of[i]--; c.of[i] == 0 {
+		c.some.Clear(uint(i))
+	}
+}
+
 // offers counts what live members offer.
 type offers struct {
-	live   int     // members
-	wholes int     // of these, with every piece
-	parts  []int32 // of the others, with the piece
+	counts     // of those with only a part, those that offer the piece
+	live   int // members
+	wholes int // of these, with every piece
 }
 
 // member is what is known of a member other than the origin.
 type member struct {
 	id       Member
+	node     uint64 // it, where nodes compute who owns what
 	far      bool
 	has      *bitset.BitSet // what it offers, without refused; nil if every piece
 	refused  *bitset.BitSet // pieces that it gave wrongly; nil if none
@@ -89,6 +123,12 @@ type member struct {
 	rate     meter
 	failures int
 	rest     time.Duration // not asked before
+
+	claims    *bitset.BitSet // what its requests to the origin owe; nil if nothing yet
+	progress  int64          // bytes that it had from the origin
+	heard     time.Duration  // when these last grew
+	volunteer bool
+	serving   Serving
 }
 
 // request is a request in flight.
@@ -111,10 +151,11 @@ func New(c Config) *Plan {
 		tune: c.Tuning, size: c.Size, piece: c.PieceSize, pieces: n,
 		rng:  rand.New(rand.NewPCG(c.Seed, uint64(c.Size))),
 		here: bitset.New(uint(n)), open: bitset.New(uint(n)), audit: bitset.New(uint(n)),
-		claims: make([]uint8, n),
-		near:   offers{parts: make([]int32, n)}, far: offers{parts: make([]int32, n)},
-		members: map[Member]*member{},
-		swarm:   newMeter(c.Tuning.Window),
+		self: c.Self, key: c.Key, volunteer: c.Volunteer,
+		asked: bitset.New(uint(n)), owed: make([]uint8, n),
+		near: offers{counts: newCounts(n)}, far: offers{counts: newCounts(n)}, claimed: newCounts(n),
+		members: map[Member]*member{}, byID: map[ID]*request{},
+		swarm: newMeter(c.Tuning.Window),
 	}
 	p.origin.rate = newMeter(c.Tuning.Window)
 	for i := range n {
@@ -146,35 +187,16 @@ func (p *Plan) head() int {
 	return int(i)
 }
 
-// Join adds a member that offers nothing yet. far means that it is in another
-// zone. A member that is there already stays as it is.
-func (p *Plan) Join(m Member, far bool) {
+// Join adds a member that offers nothing yet. id stands for it as Config.Self
+// does for this node; far means that it is in another zone. A member that is
+// there already stays as it is.
+func (p *Plan) Join(m Member, id uint64, far bool) {
 	if m == Origin || p.members[m] != nil {
 		return
 	}
-	mem := &member{id: m, far: far, has: bitset.New(uint(p.pieces)), rate: newMeter(p.tune.Window)}
+	mem := &member{id: m, node: id, far: far, has: bitset.New(uint(p.pieces)), rate: newMeter(p.tune.Window)}
 	p.members[m] = mem
 	p.order = append(p.order, mem)
-}
-
-// Offer replaces what the member offers; nil means every piece.
-func (p *Plan) Offer(m Member, has *bitset.BitSet) {
-	mem := p.members[m]
-	if mem == nil {
-		return
-	}
-	p.change(mem, func() {
-		mem.has = nil
-		if has != nil {
-			mem.has = has.Clone()
-		}
-		if mem.refused != nil {
-			if has == nil {
-				mem.has = bitset.New(uint(p.pieces)).SetAll()
-			}
-			mem.has.InPlaceDifference(mem.refused)
-		}
-	})
 }
 
 // change runs do, which changes what m offers, and keeps the counts right.
@@ -195,6 +217,7 @@ func (p *Plan) Gone(now time.Duration, m Member) {
 		p.finish(now, r)
 	}
 	p.count(mem, false)
+	p.toldClaims(mem, nil)
 	delete(p.members, m)
 	for i, o := range p.order {
 		if o == mem {
@@ -211,10 +234,7 @@ func (p *Plan) count(m *member, in bool) {
 		return
 	}
 	m.counted = in
-	o, d := &p.near, 1
-	if m.far {
-		o = &p.far
-	}
+	o, d := p.offersOf(m), 1
 	if !in {
 		d = -1
 	}
@@ -224,12 +244,20 @@ func (p *Plan) count(m *member, in bool) {
 		return
 	}
 	for i, ok := m.has.NextSet(0); ok && i < uint(p.pieces); i, ok = m.has.NextSet(i + 1) {
-		o.parts[i] += int32(d)
+		o.add(int(i), in)
 	}
 }
 
+// offersOf returns the count that m is part of when it is live.
+func (p *Plan) offersOf(m *member) *offers {
+	if m.far {
+		return &p.far
+	}
+	return &p.near
+}
+
 // has reports whether a live member offers piece i.
-func (o *offers) has(i int) bool { return o.wholes > 0 || o.parts[i] > 0 }
+func (o *offers) has(i int) bool { return o.wholes > 0 || o.of[i] > 0 }
 
 // offered reports whether a live member offers piece i.
 func (p *Plan) offered(i int) bool { return p.near.has(i) || p.far.has(i) }
@@ -247,11 +275,4 @@ func (p *Plan) of(m Member) []*request {
 	return of
 }
 
-func (p *Plan) find(id ID) *request {
-	for _, r := range p.requests {
-		if r.ID == id {
-			return r
-		}
-	}
-	return nil
-}
+func (p *Plan) find(id ID) *request { return p.byID[id] }

@@ -213,8 +213,8 @@ func TestAuditWithoutOriginAsksSomebodyElse(t *testing.T) {
 
 func TestFailuresBackOff(t *testing.T) {
 	p := New(Config{Size: 100 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
-	p.Join(1, false)
-	p.Offer(1, nil)
+	p.Join(1, 1, false)
+	p.Told(0, 1, State{Whole: true})
 	var pauses []time.Duration
 	now, room := time.Duration(0), Room{Members: 1}
 	for range 8 {
@@ -273,8 +273,8 @@ func TestTiesFallDifferently(t *testing.T) {
 func TestHeadComesFirst(t *testing.T) {
 	here := bitset.New(200).SetRange(0, 120)
 	p := New(Config{Size: 200 * testPiece, PieceSize: testPiece, Here: here, Tuning: Defaults()})
-	p.Join(1, false)
-	p.Offer(1, bitset.New(200).SetRange(100, 200))
+	p.Join(1, 1, false)
+	p.Told(0, 1, State{Has: bitset.New(200).SetRange(100, 200)})
 	for i, r := range p.Next(0, Room{Members: 4}).Start {
 		if r.First != 120+i {
 			t.Errorf("asked %+v, the reader is at 120", r)
@@ -284,10 +284,10 @@ func TestHeadComesFirst(t *testing.T) {
 
 func TestOwnZoneFirst(t *testing.T) {
 	p := New(Config{Size: 100 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
-	p.Join(1, true)
-	p.Offer(1, nil)
-	p.Join(2, false)
-	p.Offer(2, bitset.New(100).SetRange(0, 50))
+	p.Join(1, 1, true)
+	p.Told(0, 1, State{Whole: true})
+	p.Join(2, 2, false)
+	p.Told(0, 2, State{Has: bitset.New(100).SetRange(0, 50)})
 	for _, r := range p.Next(0, Room{Members: 100}).Start {
 		if r.Member == 1 && r.First < 50 {
 			t.Errorf("asked another zone for %+v, which the own has", r)
@@ -438,8 +438,8 @@ func TestFastMemberTakesOver(t *testing.T) {
 func TestMemberOnTrial(t *testing.T) {
 	p := New(Config{Size: 20 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
 	p.OriginFrom(0, 0)
-	p.Join(1, false)
-	p.Offer(1, nil)
+	p.Join(1, 1, false)
+	p.Told(0, 1, State{Whole: true})
 	room := Room{Members: 8, Origin: 8}
 	for _, r := range p.Next(0, room).Start {
 		p.Failed(0, r.ID, true)

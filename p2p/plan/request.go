@@ -3,14 +3,20 @@ package plan
 import "time"
 
 // hold and release count the live requests that owe piece i.
-func (p *Plan) hold(i int) {
-	p.claims[i]++
+func (p *Plan) hold(r *request, i int) {
+	p.owed[i]++
 	p.open.Clear(uint(i))
+	if r.Member == Origin {
+		p.asked.Set(uint(i))
+	}
 }
 
-func (p *Plan) release(i int) {
-	p.claims[i]--
-	if p.claims[i] == 0 && !p.here.Test(uint(i)) {
+func (p *Plan) release(r *request, i int) {
+	p.owed[i]--
+	if r.Member == Origin {
+		p.asked.Clear(uint(i))
+	}
+	if p.owed[i] == 0 && !p.here.Test(uint(i)) {
 		p.open.Set(uint(i))
 	}
 }
@@ -24,9 +30,9 @@ func (p *Plan) claim(r *request, by int) {
 	}
 	for i := r.next; i < end; i++ {
 		if by > 0 {
-			p.hold(i)
+			p.hold(r, i)
 		} else {
-			p.release(i)
+			p.release(r, i)
 		}
 	}
 }
@@ -54,6 +60,7 @@ func (p *Plan) begin(now time.Duration, m Member, first, count int, stream bool)
 		from:    p.members[m], next: first, last: now, stream: stream,
 	}
 	p.requests = append(p.requests, r)
+	p.byID[r.ID] = r
 	p.claim(r, +1)
 	if m == Origin {
 		p.origin.requests++
@@ -78,6 +85,7 @@ func (p *Plan) finish(now time.Duration, r *request) {
 			break
 		}
 	}
+	delete(p.byID, r.ID)
 	if !r.stalled {
 		p.claim(r, -1)
 	}

@@ -96,8 +96,8 @@ func (w *world) origin(rate float64) *source {
 
 // member adds a member with the given pieces; nil means all.
 func (w *world) member(m Member, rate float64, has *bitset.BitSet) *source {
-	w.plan.Join(m, false)
-	w.plan.Offer(m, has)
+	w.plan.Join(m, uint64(m), false)
+	w.plan.Told(w.now, m, State{Whole: has == nil, Has: has})
 	w.sources[m] = &source{rate: rate, delay: time.Millisecond}
 	return w.sources[m]
 }
