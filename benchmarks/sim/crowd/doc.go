@@ -1,0 +1,42 @@
+// Package crowd simulates the fill of one blob by a crowd of nodes, on virtual
+// time. Each node runs the planner of the real one (package plan); the network,
+// the origin and the way in which members find each other are models, described
+// below. Run is the whole of it: it starts no goroutines, and the same Config
+// gives the same Result.
+//
+// # Links
+//
+// A node has an uplink and a downlink, the origin an uplink. An uplink serves
+// the requests that it has to answer turn by turn, a chunk of 256 KiB each, as
+// TCP connections share a line. Chunks arrive after the latency and pass the
+// downlink in the order of their arrival, bytes as they come: a single transfer
+// takes its size divided by the slower rate, and the latency. A sender does not
+// send towards a downlink that has more than Config.Buffer waiting, and serves
+// others meanwhile: congestion control without its packets. Messages (requests,
+// states, answers) take the latency and no bandwidth.
+//
+// # Costs of connections
+//
+// A request needs a connection of its own (HTTP/1.1): one that is idle, or a new
+// one, which takes three round trips and processor time at both ends (Costs).
+// The processor of a node sets up one connection after the other.
+//
+// # Finding each other
+//
+// Members are connected at random, Costs.Connected on average. A node that
+// starts asks Costs.Ask of them to be followed, and whom the DHT names; it joins those who fill
+// or have the blob to its plan, at most Costs.Degree of them, or
+// Costs.VolunteerDegree if it is a volunteer. Who is asked follows back, and if
+// it has not begun, remembers the asker for the moment when it does. Answers
+// name some other members. States are told to followers when they changed, every
+// Costs.Tell at most. Volunteers write their record into the DHT; a lookup
+// returns the records that were there when it reached their holders, of which
+// there are 20, whose processors every announcement and lookup costs time.
+//
+// # What is left out
+//
+// Packets, loss, slow start, and queues that messages would wait in; the
+// processor time of moving and hashing bytes, disks; closure and audits: a
+// piece is whole and shared when its last byte came, a liar's first piece is
+// refused and it is banned by whoever it lied to.
+package crowd
