@@ -12,8 +12,10 @@
 //     that this node itself took from the origin (Reader);
 //   - a reader never comes to a clean end before its blob is proven that far;
 //   - nobody is convicted by anything but a chain that closed here;
-//   - memory does not grow with the size of blobs, but for some 50 bytes a
-//     piece of a running fill.
+//   - a piece is given to members only if it is proven or somebody answers for
+//     it, and never as anything else than what it was said to be (Loan);
+//   - memory does not grow with the size of blobs, but for some 250 bytes a
+//     piece of a running fill, most of it for its voucher.
 //
 // On disk, under one directory that one process owns:
 //
@@ -54,6 +56,9 @@ var (
 	// ErrConflict: bytes and a chain, or two chains, disagree and neither is
 	// proven. Nobody is convicted: ask another source.
 	ErrConflict = errors.New("conflicts with what is not proven")
+	// ErrRefused: the origin has shown who answers for the bytes to be wrong
+	// about others. Ask another source.
+	ErrRefused = errors.New("comes from who was wrong before")
 	// ErrInUse: another process owns the directory.
 	ErrInUse = errors.New("in use by another process")
 )

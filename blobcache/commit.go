@@ -27,6 +27,7 @@ func (f *Fill) release() {
 	f.whole = true
 	f.proven = f.have.Clone()
 	f.wake()
+	f.share()
 }
 
 // chain returns the chain that closed, and nil where there are none. It is
@@ -55,6 +56,7 @@ func (f *Fill) conclude() {
 		f.whole = true
 		f.err = fmt.Errorf("%s: %w: bytes of another upstream version went out", f.key.digest, blob.ErrCorrupt)
 		f.wake()
+		f.share()
 	case f.err == nil && !f.whole:
 		f.release()
 	}

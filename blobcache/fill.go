@@ -59,9 +59,8 @@ type Fill struct {
 	hashing bool // somebody hashes piece front, and owns hasher
 	judging bool // a failed closure is being sorted out; nobody may hash
 	hasher  *proof.Hasher
-	sealed  proof.Chain    // the proven chain, nil if none is known
-	hint    proof.Chain    // a stranger's chain, nil if none; agrees with hasher
-	linked  *bitset.BitSet // pieces that agree with hint
+	sealed  proof.Chain // the proven chain, nil if none is known
+	offer               // a stranger's chain
 
 	run     int // pieces 0 to run-1 come from one upstream identity
 	flowed  int // pieces 0 to flowed-1 may have gone out before they were proven
@@ -69,13 +68,14 @@ type Fill struct {
 	pinned  *entry        // the blob once committed; readers pin it
 	changed chan struct{} // closed when something to wait for changes; nil if nobody waits
 
-	trial // what is held against whom
+	trial   // what is held against whom
+	lending // what members may have of it
 }
 
-// Provenance tells where the bytes of a piece came from: exactly one of the
+// Provenance tells who answers for the bytes of a piece: exactly one of the
 // fields is set.
 type Provenance struct {
-	// Peer names the peer that sent them.
+	// Peer names the peer that sent them, or that vouched for them.
 	Peer string
 	// Identity is the blob.Stream.Identity of the origin stream that they were
 	// read from by this node itself. It must be given only if the stream's
@@ -187,12 +187,13 @@ func newFill(c *Cache, d blob.Descriptor, sealed proof.Chain) *Fill {
 		have:     bitset.New(uint(n)),
 		proven:   bitset.New(uint(n)),
 		busy:     bitset.New(uint(n)),
-		linked:   bitset.New(uint(n)),
+		offer:    offer{linked: bitset.New(uint(n))},
 		from:     make([]uint32, n),
 		sources:  make([]Provenance, 1),
-		index:    map[Provenance]uint32{},
+		index:    map[Provenance]uint32{{}: 0},
 		hasher:   proof.NewHasher(),
 		trial:    newTrial(n),
+		lending:  newLending(n),
 	}
 	f.promise.Store(d.Size)
 	return f
@@ -350,27 +351,6 @@ func (f *Fill) ready() bool {
 	}
 }
 
-// ReadPiece reads the proven piece i into p, which must be long enough, and
-// returns its length: for serving it to peers. blob.ErrNotFound if the piece
-// is not here or not proven; ErrClosed after the end of the fill, when the
-// blob is to be had from the Cache.
-func (f *Fill) ReadPiece(i int, p []byte) (int, error) {
-	f.mu.Lock()
-	switch {
-	case f.leaving || f.ended || f.err != nil:
-		f.mu.Unlock()
-		return 0, fmt.Errorf("piece %d of %s: %w", i, f.key.digest, ErrClosed)
-	case i < 0 || i >= f.n || !f.proven.Test(uint(i)):
-		f.mu.Unlock()
-		return 0, fmt.Errorf("piece %d of %s: %w", i, f.key.digest, blob.ErrNotFound)
-	}
-	f.inflight.Add(1)
-	f.mu.Unlock()
-	defer f.inflight.Done()
-	data, err := f.read(i, p)
-	return len(data), err
-}
-
 // read reads piece i into buf. The caller is counted in inflight.
 func (f *Fill) read(i int, buf []byte) ([]byte, error) {
 	r := blob.Piece(i, f.key.size)
@@ -397,6 +377,7 @@ func (f *Fill) fail(err error) {
 	}
 	f.err = err
 	f.wake()
+	f.share()
 	f.c.work.Go(f.retire)
 }
 

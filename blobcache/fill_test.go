@@ -36,7 +36,7 @@ func TestFillOfEverySize(t *testing.T) {
 			s := newSample(size, 1)
 			f := startFill(t, c, s)
 			if hinted {
-				if err := f.OfferChain(s.chain, "honest"); err != nil {
+				if err := f.OfferChain(s.chain, "honest", nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -61,7 +61,7 @@ func TestFillWithoutChains(t *testing.T) {
 	c.chains = false
 	s := newSample(3*mib+5, 1)
 	f := startFill(t, c, s)
-	if err := f.OfferChain(s.chain, "honest"); err != nil {
+	if err := f.OfferChain(s.chain, "honest", nil); err != nil {
 		t.Fatal(err)
 	}
 	write(t, f, s, honest, 3, 1, 2, 0)
@@ -81,7 +81,7 @@ func TestManyWritersAndReaders(t *testing.T) {
 			s := newSample(24*mib+99, 2)
 			f := startFill(t, c, s)
 			if hinted {
-				if err := f.OfferChain(s.chain, "honest"); err != nil {
+				if err := f.OfferChain(s.chain, "honest", nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -173,7 +173,7 @@ func TestFillIsShared(t *testing.T) {
 	if err != nil || started || ends(t, h) != nil {
 		t.Fatalf("Fill of a whole blob: %v %v", started, err)
 	}
-	if err := h.WritePiece(0, s.piece(0), honest); err != nil || h.OfferChain(s.chain, "x") != nil {
+	if err := h.WritePiece(0, s.piece(0), honest); err != nil || h.OfferChain(s.chain, "x", nil) != nil {
 		t.Errorf("a piece for a whole blob: %v", err)
 	}
 	r, err := h.Open(t.Context(), blob.Range{Offset: mib, Length: -1})
@@ -306,8 +306,8 @@ func TestFailedFillGoesOn(t *testing.T) {
 		if _, err := f.Open(t.Context(), blob.Range{}); !errors.Is(err, gaveUp) {
 			t.Errorf("a reader after the end: %v", err)
 		}
-		if _, err := f.ReadPiece(0, make([]byte, mib)); !errors.Is(err, ErrClosed) {
-			t.Errorf("ReadPiece after the end: %v", err)
+		if _, err := f.Lend(0, 1, nil); !errors.Is(err, ErrClosed) {
+			t.Errorf("Lend after the end: %v", err)
 		}
 		f = startFill(t, c, s)
 		if got, want := f.Have().String(), "{0,1,3}"; got != want {
@@ -429,32 +429,6 @@ func TestEmptyBlob(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	has(t, c, s)
-}
-
-func TestReadPiece(t *testing.T) {
-	c := open(t, t.TempDir(), Options{})
-	s := newSample(3*mib+7, 8)
-	put(t, c, s)
-	if !c.evictOne() { // the chain stays
-		t.Fatal("nothing to evict")
-	}
-	f := startFill(t, c, s)
-	write(t, f, s, honest, 3)
-	buf := make([]byte, mib)
-	if n, err := f.ReadPiece(3, buf); err != nil || !bytes.Equal(buf[:n], s.piece(3)) {
-		t.Errorf("proven piece: %d bytes, %v", n, err)
-	}
-	for _, i := range []int{-1, 0, 4} {
-		if _, err := f.ReadPiece(i, buf); !errors.Is(err, blob.ErrNotFound) {
-			t.Errorf("piece %d: %v", i, err)
-		}
-	}
-	unproven := newSample(2*mib, 9)
-	g := startFill(t, c, unproven)
-	write(t, g, unproven, origin, 0)
-	if _, err := g.ReadPiece(0, buf); !errors.Is(err, blob.ErrNotFound) {
-		t.Errorf("a piece that is not proven: %v", err)
-	}
 }
 
 // Closing the cache ends fills and whoever waits on them; the next process

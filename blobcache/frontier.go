@@ -50,30 +50,6 @@ func (f *Fill) advance() {
 	}
 }
 
-// passLinked moves the frontier over pieces that agree with the hint: if they
-// start from the state that was reached, they lead to the states there. Here
-// the proof would break if a piece were passed from any other state, so that
-// it is compared, whatever should hold. The caller holds mu and may use the
-// hasher.
-func (f *Fill) passLinked() {
-	if f.hint == nil || f.front == f.n {
-		return
-	}
-	if s, ok := f.hasher.State(); !ok || s != f.hint.Before(f.front) {
-		f.dropHint("what was hashed leads elsewhere")
-		return
-	}
-	for f.front < f.n && f.linked.Test(uint(f.front)) {
-		if f.front < len(f.hint) {
-			if err := f.hasher.Skip(f.hint[f.front]); err != nil {
-				f.fail(err)
-				return
-			}
-		}
-		f.front++
-	}
-}
-
 // hashForward hashes pieces from the disk until one is missing.
 func (f *Fill) hashForward() {
 	defer f.inflight.Done()
@@ -109,7 +85,6 @@ func (f *Fill) hashForward() {
 func (f *Fill) lose(i int, err error) int64 {
 	f.c.log.Warn("piece is lost on disk", "digest", f.key.digest, "piece", i, "error", err)
 	f.tell(Rejection{Piece: i, Missing: true})
-	f.linked.Clear(uint(i))
 	return f.drop(i)
 }
 

@@ -76,7 +76,7 @@ func TestReleasedPrefix(t *testing.T) {
 		},
 		"an offered chain proves nothing": {
 			steps: func(c *Cache, f *Fill) {
-				if err := f.OfferChain(s.chain, "honest"); err != nil {
+				if err := f.OfferChain(s.chain, "honest", nil); err != nil {
 					t.Fatal(err)
 				}
 				write(t, f, s, honest, 0, 1, 2)

@@ -38,10 +38,10 @@ func TestFailedClosureRecovers(t *testing.T) {
 	}
 	write(t, f, s, liar, 4)
 	want := []Rejection{
-		{Piece: 2, From: honest, Missing: true},
-		{Piece: 3, From: liar, Missing: true},
-		{Piece: 4, From: liar, Missing: true},
-		{Piece: 5, From: honest, Missing: true},
+		{Piece: 2, From: honest, Missing: true, Origin: true},
+		{Piece: 3, From: liar, Missing: true, Origin: true},
+		{Piece: 4, From: liar, Missing: true, Origin: true},
+		{Piece: 5, From: honest, Missing: true, Origin: true},
 	}
 	if got := sortRejections(rejections(t, f, 4)); !slices.Equal(got, want) {
 		t.Errorf("rejections %v, want %v", got, want)
@@ -139,7 +139,7 @@ func TestForgedChainIsFound(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})
 	s, fake := newSample(3*mib+1, 4), newSample(3*mib+1, 5)
 	f := startFill(t, c, s)
-	if err := f.OfferChain(fake.chain, liar.Peer); err != nil {
+	if err := f.OfferChain(fake.chain, liar.Peer, nil); err != nil {
 		t.Fatal(err)
 	}
 	write(t, f, fake, liar, 0, 1, 2) // they fit the chain
@@ -178,7 +178,7 @@ func TestOfferedChainKeepsWrongPiecesOut(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})
 	s := newSample(4*mib, 6)
 	f := startFill(t, c, s)
-	if err := f.OfferChain(s.chain, "honest"); err != nil {
+	if err := f.OfferChain(s.chain, "honest", nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, i := range []int{3, 0} {
@@ -210,17 +210,17 @@ func TestForgedChainLocksNobodyOut(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})
 	s, fake := newSample(3*mib, 7), newSample(3*mib, 8)
 	f := startFill(t, c, s)
-	if err := f.OfferChain(fake.chain, liar.Peer); err != nil {
+	if err := f.OfferChain(fake.chain, liar.Peer, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.WritePiece(1, s.piece(1), honest); !errors.Is(err, ErrConflict) {
 		t.Fatal(err)
 	}
 	write(t, f, s, Provenance{Peer: "another"}, 1)
-	if err := f.OfferChain(fake.chain, "third"); !errors.Is(err, ErrConflict) {
+	if err := f.OfferChain(fake.chain, "third", nil); !errors.Is(err, ErrConflict) {
 		t.Errorf("the dropped chain again: %v", err)
 	}
-	if err := f.OfferChain(s.chain, "honest"); err != nil {
+	if err := f.OfferChain(s.chain, "honest", nil); err != nil {
 		t.Errorf("another chain instead: %v", err)
 	}
 	write(t, f, s, honest, 0, 2)
@@ -245,7 +245,7 @@ func TestOriginOverrulesChain(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})
 	s, fake := newSample(3*mib, 7), newSample(3*mib, 8)
 	f := startFill(t, c, s)
-	if err := f.OfferChain(fake.chain, liar.Peer); err != nil {
+	if err := f.OfferChain(fake.chain, liar.Peer, nil); err != nil {
 		t.Fatal(err)
 	}
 	write(t, f, s, origin, 2, 0, 1)
@@ -263,21 +263,21 @@ func TestHintDroppedUnderAWrite(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})
 	s, fake := newSample(3*mib, 7), newSample(3*mib, 8)
 	f := startFill(t, c, s)
-	if err := f.OfferChain(fake.chain, liar.Peer); err != nil {
+	if err := f.OfferChain(fake.chain, liar.Peer, nil); err != nil {
 		t.Fatal(err)
 	}
-	d, err := f.claim(1)
-	if err != nil {
-		t.Fatal(err)
+	d := &delivery{f: f, i: 1, from: liar}
+	if needed, err := f.claim(d); err != nil || !needed {
+		t.Fatal(needed, err)
 	}
-	if err := errors.Join(d.check(fake.piece(1), liar), f.store(1, fake.piece(1))); err != nil {
+	if err := errors.Join(d.check(fake.piece(1)), f.store(1, fake.piece(1))); err != nil {
 		t.Fatal(err)
 	}
 	write(t, f, s, origin, 2) // drops the chain
-	if err := f.OfferChain(s.chain, honest.Peer); err != nil {
+	if err := f.OfferChain(s.chain, honest.Peer, nil); err != nil {
 		t.Fatal(err)
 	}
-	f.settle(d, liar, nil)
+	f.settle(d, nil)
 	f.inflight.Done()
 	if f.linked.Any() {
 		t.Error("a piece counts as agreeing with a chain that it was never compared with")
@@ -307,7 +307,7 @@ func TestRightChainOnWrongStart(t *testing.T) {
 				f.hashing = true // somebody is about to go on
 				f.mu.Unlock()
 			}
-			err := f.OfferChain(s.chain, liar.Peer)
+			err := f.OfferChain(s.chain, liar.Peer, nil)
 			if want := map[bool]error{false: ErrConflict, true: nil}[sneak]; !errors.Is(err, want) {
 				t.Errorf("offer: %v", err)
 			}
@@ -336,7 +336,7 @@ func TestKeptChainIsWhatWasHashed(t *testing.T) {
 	write(t, f, s, honest, 0, 1)
 	until(t, "two pieces are hashed", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.front == 2 && !f.hashing })
 	half := append(fake.chain[:1:1], s.chain[1:]...)
-	if err := f.OfferChain(half, liar.Peer); err != nil {
+	if err := f.OfferChain(half, liar.Peer, nil); err != nil {
 		t.Fatal(err)
 	}
 	write(t, f, s, honest, 3, 2)
@@ -373,29 +373,29 @@ func TestOfferChain(t *testing.T) {
 				chain = append(chain, s.chain[i])
 			}
 		}
-		if err := f.OfferChain(chain, name); !errors.Is(err, tt.want) {
+		if err := f.OfferChain(chain, name, nil); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
 	}
-	if err := f.OfferChain(s.chain, "same again"); err != nil {
+	if err := f.OfferChain(s.chain, "same again", nil); err != nil {
 		t.Errorf("the same chain again: %v", err)
 	}
-	if err := f.OfferChain(fake.chain, "late liar"); !errors.Is(err, ErrConflict) {
+	if err := f.OfferChain(fake.chain, "late liar", nil); !errors.Is(err, ErrConflict) {
 		t.Errorf("another chain: %v", err)
 	}
 	f.Fail(errors.New("enough"))
 	<-f.Done()
-	if err := f.OfferChain(fake.chain, "too late"); err != nil {
+	if err := f.OfferChain(fake.chain, "too late", nil); err != nil {
 		t.Errorf("after the end: %v", err)
 	}
 	put(t, c, s)
 	for c.evictOne() {
 	}
 	f = startFill(t, c, s)
-	if err := f.OfferChain(fake.chain, liar.Peer); !errors.Is(err, blob.ErrCorrupt) {
+	if err := f.OfferChain(fake.chain, liar.Peer, nil); !errors.Is(err, blob.ErrCorrupt) {
 		t.Errorf("against a kept chain: %v", err)
 	}
-	if err := f.OfferChain(s.chain, honest.Peer); err != nil {
+	if err := f.OfferChain(s.chain, honest.Peer, nil); err != nil {
 		t.Errorf("like the kept chain: %v", err)
 	}
 }
@@ -407,7 +407,7 @@ func TestHintIsDroppedByWhatIsHashed(t *testing.T) {
 	s, fake := newSample(4*mib, 11), newSample(4*mib, 12)
 	f := startFill(t, c, s)
 	write(t, f, s, honest, 1) // waits for piece 0
-	if err := f.OfferChain(fake.chain, liar.Peer); err != nil {
+	if err := f.OfferChain(fake.chain, liar.Peer, nil); err != nil {
 		t.Fatal(err)
 	}
 	f.mu.Lock()

@@ -15,57 +15,88 @@ import (
 // nothing was stored. ErrConflict if it does not match a chain that somebody
 // offered: nothing was stored and nobody is convicted; ask another source. (If
 // the same bytes come again, or from the origin, the chain is dropped
-// instead.) blob.ErrNoSpace; the fill stays as it is, to be failed by its
+// instead.) ErrRefused if from was found wrong during this fill: ask another
+// source. blob.ErrNoSpace; the fill stays as it is, to be failed by its
 // driver. ErrClosed if the fill has failed. Anything else is the driver's
 // mistake or the disk's.
 func (f *Fill) WritePiece(i int, data []byte, from Provenance) error {
+	return f.write(&delivery{f: f, i: i, from: from}, data)
+}
+
+// WriteVouched is WritePiece of a piece for which signer has made voucher,
+// whoever sent it: signer answers for it. The caller has checked the voucher,
+// and that the data matches it. The piece may be given to members with the
+// voucher, which is not looked at here.
+func (f *Fill) WriteVouched(i int, data []byte, signer string, voucher []byte) error {
+	return f.write(&delivery{f: f, i: i, from: Provenance{Peer: signer}, voucher: voucher}, data)
+}
+
+// WriteLinked is WritePiece of a piece that is said to agree with the chain
+// whose bytes have that SHA-256, for which VouchChain has said true: who signed
+// the chain answers for it. blob.ErrCorrupt means that it does not agree: who
+// said so lied, whatever the chain is worth. ErrConflict, that the fill does
+// not go by that chain any more.
+func (f *Fill) WriteLinked(i int, data []byte, chain [sha256.Size]byte) error {
+	return f.write(&delivery{f: f, i: i, under: &chain}, data)
+}
+
+func (f *Fill) write(w *delivery, data []byte) error {
+	i := w.i
 	if i < 0 || i >= f.n || int64(len(data)) != blob.Piece(i, f.key.size).Length {
 		return fmt.Errorf("%d bytes as piece %d of %s, size %d: no such piece", len(data), i, f.key.digest, f.key.size)
 	}
-	if (from.Peer == "") == (from.Identity == "") {
+	if w.under == nil && (w.from.Peer == "") == (w.from.Identity == "") {
 		return fmt.Errorf("piece %d of %s: exactly one of peer and identity must be told", i, f.key.digest)
 	}
-	w, err := f.claim(i)
-	if w == nil {
+	needed, err := f.claim(w)
+	if !needed {
 		return err
 	}
 	defer f.inflight.Done()
-	if err = w.check(data, from); err == nil {
+	if err = w.check(data); err == nil {
 		err = f.store(i, data)
 	}
 	if err == nil && w.front {
 		w.agrees = f.hash(i, data)
 	}
-	f.settle(w, from, err)
+	f.settle(w, err)
 	if err != nil {
-		return fmt.Errorf("piece %d of %s from %v: %w", i, f.key.digest, from, err)
+		return fmt.Errorf("piece %d of %s from %v: %w", i, f.key.digest, w.from, err)
 	}
 	return nil
 }
 
 // delivery is one piece on its way to the disk.
 type delivery struct {
-	f      *Fill
-	i      int
-	chain  proof.Chain // to be checked against, if not nil
-	sealed bool        // chain is proven
-	front  bool        // this write hashes the frontier
-	agrees bool        // with the chain; for the frontier, see hash
+	f       *Fill
+	i       int
+	from    Provenance
+	voucher []byte             // nil if there is none
+	under   *[sha256.Size]byte // said to agree with that chain, if not nil
+
+	// What claim and check find.
+	chain  proof.Chain       // to be checked against, if not nil
+	sealed bool              // chain is proven
+	front  bool              // this write hashes the frontier
+	agrees bool              // with the chain; for the frontier, see hash
+	audit  bool              // it is brought again to be compared
+	sum    [sha256.Size]byte // of the data; only in an audit
 }
 
-// claim makes the caller the writer of piece i. It returns nil and no error if
-// the piece is here already.
-func (f *Fill) claim(i int) (*delivery, error) {
+// claim makes the caller the writer of the piece. It returns false and no
+// error if the piece is here already.
+func (f *Fill) claim(w *delivery) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	i := uint(w.i)
 	for {
 		switch {
 		case f.err != nil:
-			return nil, fmt.Errorf("piece %d of %s: fill is %w: %w", i, f.key.digest, ErrClosed, f.err)
-		case f.whole || f.have.Test(uint(i)):
-			return nil, nil
+			return false, fmt.Errorf("piece %d of %s: fill is %w: %w", i, f.key.digest, ErrClosed, f.err)
+		case f.whole || f.have.Test(i):
+			return false, nil
 		}
-		if !f.busy.Test(uint(i)) {
+		if !f.busy.Test(i) {
 			break
 		}
 		changed := f.wait() // for another writer of the same piece
@@ -73,22 +104,34 @@ func (f *Fill) claim(i int) (*delivery, error) {
 		<-changed
 		f.mu.Lock()
 	}
-	w := &delivery{f: f, i: i}
+	if w.under != nil && f.sealed == nil {
+		if f.hint == nil || f.hintSum != *w.under {
+			return false, fmt.Errorf("piece %d of %s: %w: its chain is not that of the fill", i, f.key.digest, ErrConflict)
+		}
+		w.from = Provenance{Peer: f.hintBy}
+	}
+	if f.refuses(w.from) {
+		return false, fmt.Errorf("piece %d of %s from %v: %w", i, f.key.digest, w.from, ErrRefused)
+	}
+	_, w.audit = f.audited[w.i]
 	switch {
 	case f.sealed != nil:
 		w.chain, w.sealed = f.sealed, true
 	case f.hint != nil:
 		w.chain = f.hint
-	case f.front == i && !f.hashing && !f.judging:
+	case f.front == w.i && !f.hashing && !f.judging:
 		w.front, f.hashing = true, true
 	}
-	f.busy.Set(uint(i))
+	f.busy.Set(i)
 	f.inflight.Add(1)
-	return w, nil
+	return true, nil
 }
 
 // check compares data with the chain, on the caller's core.
-func (w *delivery) check(data []byte, from Provenance) error {
+func (w *delivery) check(data []byte) error {
+	if w.audit {
+		w.sum = sha256.Sum256(data)
+	}
 	if w.chain == nil {
 		return nil
 	}
@@ -100,10 +143,10 @@ func (w *delivery) check(data []byte, from Provenance) error {
 	switch {
 	case ok:
 		return nil
-	case w.sealed:
+	case w.sealed || w.under != nil:
 		return blob.ErrCorrupt
 	}
-	return w.f.doubt(w, sha256.Sum256(data), from)
+	return w.f.doubt(w, sha256.Sum256(data))
 }
 
 // store writes data to the file, within the budget.
@@ -124,14 +167,14 @@ func (f *Fill) store(i int, data []byte) error {
 }
 
 // settle ends a write and lets everybody know.
-func (f *Fill) settle(w *delivery, from Provenance, err error) {
+func (f *Fill) settle(w *delivery, err error) {
 	i := uint(w.i)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.busy.Clear(i)
 	if err == nil {
 		f.have.Set(i)
-		f.from[i] = f.source(from)
+		f.from[i] = f.source(w.from)
 		f.dirty = true
 		switch {
 		case w.sealed:
@@ -140,6 +183,8 @@ func (f *Fill) settle(w *delivery, from Provenance, err error) {
 			f.linked.Set(i)
 		}
 		f.extendRun()
+		f.keepVoucher(w)
+		f.compare(w)
 	}
 	if w.front {
 		f.hashing = false

@@ -146,7 +146,7 @@ func (d *driver) ban(id peer.ID, reason string, piece int) {
 func (d *driver) fetchChain(ctx context.Context, id peer.ID) {
 	chain, err := d.x.client.chain(ctx, id, d.want)
 	if err == nil {
-		err = d.fill.OfferChain(chain, id.String())
+		err = d.fill.OfferChain(chain, id.String(), nil)
 	}
 	if err == nil {
 		d.log.Debug("chain offered", "peer", id)

@@ -156,7 +156,13 @@ func (x *Exchange) servePieces(w http.ResponseWriter, req *http.Request, r wire.
 		notFound(w)
 		return
 	}
-	x.send(w, &pieceReader{f: f, next: r.First, end: r.First + r.Count}, r.Range().Length, id)
+	loan, err := f.Lend(r.First, r.Count, nil)
+	if err != nil {
+		notFound(w)
+		return
+	}
+	defer loan.Close()
+	x.send(w, loan, loan.Len(), id)
 }
 
 // proven reports whether f can serve every piece of the run.
@@ -194,32 +200,4 @@ func (x *Exchange) send(w http.ResponseWriter, src io.Reader, length int64, id p
 		}
 		length -= int64(n)
 	}
-}
-
-// pieceReader reads proven pieces of a running fill.
-type pieceReader struct {
-	f         *blobcache.Fill
-	next, end int
-	buf       []byte // grows to one piece
-	left      []byte
-}
-
-func (p *pieceReader) Read(b []byte) (int, error) {
-	if len(p.left) == 0 {
-		if p.next == p.end {
-			return 0, io.EOF
-		}
-		if p.buf == nil {
-			p.buf = make([]byte, blob.PieceSize)
-		}
-		n, err := p.f.ReadPiece(p.next, p.buf)
-		if err != nil {
-			return 0, err
-		}
-		p.next++
-		p.left = p.buf[:n]
-	}
-	n := copy(b, p.left)
-	p.left = p.left[n:]
-	return n, nil
 }
