@@ -16,11 +16,13 @@ func (p *Plan) Progress(now time.Duration, id ID, bytes int64) {
 	r.last, r.got = now, r.got+bytes
 	if r.Member == Origin {
 		p.origin.rate.add(now, bytes)
+		p.origin.got += bytes
 	} else {
 		r.from.rate.add(now, bytes)
 		r.from.owed = max(0, r.from.owed-bytes)
 		p.swarm.add(now, bytes)
 	}
+	p.all.add(now, bytes)
 	p.stall(r, false) // it may have woken up
 }
 
@@ -36,6 +38,10 @@ func (p *Plan) Delivered(now time.Duration, id ID) {
 		p.release(r, i)
 	}
 	r.next++
+	p.look = true
+	if p.owed[i] > 0 { // another request has become superfluous
+		p.stale = true
+	}
 	if !p.here.Test(uint(i)) {
 		p.here.Set(uint(i))
 		p.open.Clear(uint(i))
@@ -47,8 +53,8 @@ func (p *Plan) Delivered(now time.Duration, id ID) {
 	}
 	if r.Member == Origin {
 		p.origin.failures = 0
-	} else {
-		r.from.failures = 0
+	} else if r.from.failures > 0 {
+		r.from.failures, p.stale = 0, true
 	}
 	if r.next == r.end() {
 		p.finish(now, r)
@@ -78,6 +84,8 @@ func (p *Plan) punish(now time.Duration, m Member, blame bool) {
 		*failures++
 	}
 	*rest = max(*rest, now+pause)
+	p.alarm(*rest)
+	p.stale = true
 }
 
 // Lost tells that piece i must be fetched again: what from gave for it was
@@ -106,6 +114,7 @@ func (p *Plan) Lost(i int, from Member, audit bool) {
 	}
 	p.here.Clear(uint(i))
 	p.missing++
+	p.look = true
 	if p.owed[i] == 0 {
 		p.open.Set(uint(i))
 	}
@@ -140,4 +149,5 @@ func (p *Plan) Stored(i int) {
 	p.open.Clear(uint(i))
 	p.audit.Clear(uint(i))
 	p.missing--
+	p.stale = p.stale || p.owed[i] > 0
 }

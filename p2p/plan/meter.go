@@ -13,13 +13,14 @@ const (
 // running. Stopped, it keeps the last rate.
 type meter struct {
 	step    time.Duration // width of a bucket: an eighth of the window
-	sums    [buckets]float64
+	sums    [buckets]int64
+	sum     int64 // of all buckets
 	slot    int64 // number of the newest bucket
 	running bool
+	any     bool          // anything ever counted
 	since   time.Duration // start of the run
 	until   time.Duration // end of the last one
 	kept    float64       // rate when it was last stopped
-	any     bool          // anything ever counted
 }
 
 func newMeter(window time.Duration) meter { return meter{step: window / buckets} }
@@ -35,7 +36,7 @@ func (m *meter) start(now time.Duration) {
 		return
 	}
 	m.since = now
-	m.sums = [buckets]float64{}
+	m.sums, m.sum = [buckets]int64{}, 0
 	m.slot = int64(now / m.step)
 }
 
@@ -46,7 +47,7 @@ func (m *meter) stop(now time.Duration) {
 	}
 	r, ok := m.rate(now)
 	if span := m.span(now); span < minSpan { // all that there will ever be
-		r, ok = m.sum()/minSpan.Seconds(), m.sum() > 0 && m.kept == 0
+		r, ok = float64(m.sum)/minSpan.Seconds(), m.sum > 0 && m.kept == 0
 	}
 	if ok {
 		m.kept = r
@@ -60,6 +61,7 @@ func (m *meter) advance(now time.Duration) {
 			m.slot = slot - buckets
 		}
 		m.slot++
+		m.sum -= m.sums[m.slot%buckets]
 		m.sums[m.slot%buckets] = 0
 	}
 }
@@ -68,7 +70,8 @@ func (m *meter) advance(now time.Duration) {
 func (m *meter) add(now time.Duration, bytes int64) {
 	m.start(now)
 	m.advance(now)
-	m.sums[m.slot%buckets] += float64(bytes)
+	m.sums[m.slot%buckets] += bytes
+	m.sum += bytes
 	m.any = true
 }
 
@@ -81,6 +84,9 @@ func (m *meter) span(now time.Duration) time.Duration {
 	full := m.step*(buckets-1) + now%m.step
 	return min(now-m.since, full)
 }
+
+// settled reports whether the rate is measured over the whole window.
+func (m *meter) settled(now time.Duration) bool { return m.span(now) >= m.step*(buckets-1) }
 
 // rate returns bytes a second, and false if nothing is known yet.
 func (m *meter) rate(now time.Duration) (float64, bool) {
@@ -95,13 +101,5 @@ func (m *meter) rate(now time.Duration) (float64, bool) {
 	if !m.any || span < minSpan {
 		return m.kept, m.kept > 0
 	}
-	return m.sum() / span.Seconds(), true
-}
-
-func (m *meter) sum() float64 {
-	var sum float64
-	for _, s := range m.sums {
-		sum += s
-	}
-	return sum
+	return float64(m.sum) / span.Seconds(), true
 }

@@ -1,18 +1,37 @@
 package plan
 
-import (
-	"container/heap"
-	"time"
+import "time"
+
+const (
+	// tick is how often the rates are looked at while nothing happens.
+	tick = 250 * time.Millisecond
+	// lookEvery is how often members are looked at although nothing happened
+	// that could let them take more.
+	lookEvery = 20 * time.Millisecond
+	// never is far behind every deadline, and leaves room to calculate with.
+	never = 1000 * time.Hour
 )
 
-// tick is how often the rates are looked at while nothing happens.
-const tick = 250 * time.Millisecond
+// lasts returns how long bytes take at a rate, at most never.
+func lasts(bytes int64, rate float64) time.Duration {
+	if s := float64(bytes) / max(rate, 1e-3); s < never.Seconds() {
+		return time.Duration(s * float64(time.Second))
+	}
+	return never
+}
 
 // Next returns what is to be done now, within the room that the driver has.
 func (p *Plan) Next(now time.Duration, room Room) Orders {
 	var o Orders
 	o.Cancel = p.reap(now)
+	if p.missing == 0 {
+		return o
+	}
+	if room.Origin == 0 && p.origin.requests == 0 {
+		p.origin.barred = now
+	}
 	p.judge(now)
+	o.Cancel = append(o.Cancel, p.yield(now)...)
 	for ; room.Origin > 0; room.Origin-- {
 		r, ok := p.askOrigin(now)
 		if !ok {
@@ -20,40 +39,84 @@ func (p *Plan) Next(now time.Duration, room Room) Orders {
 		}
 		o.Start = append(o.Start, r)
 	}
-	o.Start = append(o.Start, p.askMembers(now, room.Members)...)
+	if p.look || now-p.looked >= lookEvery {
+		o.Start = append(o.Start, p.askMembers(now, room.Members)...)
+	}
 	return o
 }
+
+// alarm has reap look at deadlines not later than t.
+func (p *Plan) alarm(t time.Duration) { p.due = min(p.due, t) }
 
 // reap ends requests that are dead or have nothing left to bring, gives back
 // what stalled ones hold, and takes stock of who is live.
 func (p *Plan) reap(now time.Duration) []ID {
+	if !p.stale && now < p.due {
+		return nil
+	}
+	p.look = true
 	var cancel []ID
-	for _, r := range append([]*request(nil), p.requests...) {
-		silent, dead := now-r.last, p.tune.DeadAfter
-		if r.Member == Origin {
-			dead = p.tune.OriginDeadAfter
-		}
-		switch {
-		case p.superfluous(r):
-			p.finish(now, r)
+	for k := 0; k < len(p.requests); {
+		if r := p.requests[k]; p.over(now, r) {
 			cancel = append(cancel, r.ID)
-			if r.stalled { // others had to do its work
-				p.punish(now, r.Member, true)
-			}
-		case silent >= dead:
-			p.finish(now, r)
-			p.punish(now, r.Member, true)
-			cancel = append(cancel, r.ID)
-		case silent >= p.tune.StallAfter && !r.stalled && r.Member != Origin:
-			// The origin's pieces stay its own: nobody else offers them, and
-			// asking it twice would not help.
-			p.stall(r, true)
+		} else {
+			k++
 		}
 	}
 	for _, m := range p.order {
 		p.count(m, m.failures == 0 && now >= m.rest && !m.frozen())
 	}
+	p.stale, p.due = false, p.deadline(now)
 	return cancel
+}
+
+// deadline returns the first that will pass if nothing happens.
+func (p *Plan) deadline(now time.Duration) time.Duration {
+	first := never
+	for _, r := range p.requests {
+		switch {
+		case r.Member == Origin:
+			first = min(first, r.last+p.tune.OriginDeadAfter)
+		case r.stalled:
+			first = min(first, r.last+p.tune.DeadAfter)
+		default:
+			first = min(first, r.last+p.tune.StallAfter)
+		}
+	}
+	for _, m := range p.order {
+		if m.rest > now {
+			first = min(first, m.rest)
+		}
+	}
+	return first
+}
+
+// over ends r if it is dead or superfluous, and gives back what it holds if it
+// has stalled.
+func (p *Plan) over(now time.Duration, r *request) bool {
+	silent, dead := now-r.last, p.tune.DeadAfter
+	if r.Member == Origin {
+		dead = p.tune.OriginDeadAfter
+	}
+	switch {
+	case p.superfluous(r):
+		stalled := r.stalled
+		p.finish(now, r)
+		if stalled { // others had to do its work
+			p.punish(now, r.Member, true)
+		}
+		return true
+	case silent >= dead:
+		p.finish(now, r)
+		p.punish(now, r.Member, true)
+		return true
+	case r.Member == Origin:
+		// The origin's pieces stay its own: nobody else offers them, and
+		// asking it twice would not help.
+	case silent >= p.tune.StallAfter:
+		p.stall(r, true)
+	}
+	return false
 }
 
 // superfluous reports whether every piece that r still owes is here.
@@ -64,55 +127,6 @@ func (p *Plan) superfluous(r *request) bool {
 
 // frozen reports whether all requests of m have stalled.
 func (m *member) frozen() bool { return m.requests > 0 && m.stalled == m.requests }
-
-// askMembers hands out requests, one at a time to the member that runs dry
-// first, until nobody takes more.
-func (p *Plan) askMembers(now time.Duration, room int) []Request {
-	var start []Request
-	var free ready
-	slowest, endgame := p.slowest(now), p.open.None()
-	for _, m := range p.order {
-		if endgame && !m.rate.any { // cannot tell that it is faster
-			continue
-		}
-		if p.takesMore(now, m) {
-			free = append(free, candidate{m, dryIn(now, m)})
-		}
-	}
-	heap.Init(&free)
-	for len(free) > 0 && room > 0 {
-		m := free[0].member
-		first, count, ok := p.assign(now, m, slowest)
-		if ok {
-			start = append(start, p.begin(now, m.id, first, count, false))
-			room--
-		}
-		if !ok || !p.takesMore(now, m) {
-			heap.Pop(&free)
-			continue
-		}
-		free[0].dry = dryIn(now, m)
-		heap.Fix(&free, 0)
-	}
-	return start
-}
-
-// assign returns the run that m is to fetch next. slowest is how long the
-// slowest request in flight will take.
-func (p *Plan) assign(now time.Duration, m *member, slowest time.Duration) (first, count int, ok bool) {
-	own, known := idleIn(now, m, p.piece)
-	ahead := known && m.failures == 0 && 2*own < slowest // may be much sooner than others
-	if ahead {
-		if i, found := p.overtake(now, m.id, own, p.tune.StallAfter, p.holdsUp(m)); found {
-			return i, 1, true
-		}
-	}
-	if first, count, ok = p.choose(now, m); ok || !ahead {
-		return first, count, ok
-	}
-	i, found := p.overtake(now, m.id, own, p.tune.TakeOver, m.offers)
-	return i, 1, found
-}
 
 // NextWake returns the time at which Next should be called although nothing
 // happened; false if only an event can change anything.
@@ -126,25 +140,35 @@ func (p *Plan) NextWake(now time.Duration) (time.Duration, bool) {
 			wake = min(wake, t)
 		}
 	}
+	if p.stale {
+		soon(p.deadline(now))
+	} else if p.due < never {
+		soon(max(p.due, now+1))
+	}
 	if p.origin.present {
 		soon(p.origin.from)
 		soon(p.origin.rest)
-	}
-	for _, m := range p.order {
-		soon(m.rest)
-	}
-	for _, r := range p.requests {
-		if r.Member == Origin {
-			soon(r.last + p.tune.OriginDeadAfter)
-			continue
+		if now >= p.origin.from && now >= p.origin.rest && len(p.order) > 0 {
+			soon(p.originWake(now))
 		}
-		if !r.stalled {
-			soon(r.last + p.tune.StallAfter)
-		}
-		soon(r.last + p.tune.DeadAfter)
 	}
 	if len(p.requests) > 0 {
 		soon(now + tick) // rates fall while nothing comes
 	}
 	return wake, wake < never
+}
+
+// originWake returns when there may be something to ask from the origin for,
+// because others did nothing.
+func (p *Plan) originWake(now time.Duration) time.Duration {
+	o := p.own()
+	switch {
+	case p.origin.requests >= p.tune.OriginRequests:
+		return now + tick
+	case o.me >= 0 && p.serving() != Ranged && p.myTurn() > now:
+		return min(p.myTurn(), now+tick)
+	case o.me >= 0 && len(o.list) > 1:
+		return now + p.tune.Stagger
+	}
+	return now + tick
 }

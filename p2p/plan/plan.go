@@ -57,17 +57,15 @@ type Plan struct {
 	piece  int64
 	pieces int
 	rng    *rand.Rand
-
-	self, key uint64
-	volunteer bool
+	ties   uint64 // decides between equally rare pieces
 
 	here    *bitset.BitSet // fetched and stored
 	open    *bitset.BitSet // missing, and in no live request
 	audit   *bitset.BitSet // to come from the origin while there is one
 	asked   *bitset.BitSet // owed by requests to the origin
 	owed    []uint8        // live requests that owe the piece
-	near    offers         // by live members of the own zone
-	far     offers         // by those of others
+	near    supply         // by live members of the own zone
+	far     supply         // by those of others
 	claimed counts         // by members that fetch from the origin
 	missing int
 
@@ -77,46 +75,28 @@ type Plan struct {
 	byID     map[ID]*request
 	lastID   ID
 	origin   origin
+	owners   owners
+	seeds    seeds
 	swarm    meter // bytes from members other than the origin
-}
+	all      meter // bytes from everybody
 
-// counts counts members by piece.
-type counts struct {
-	of   []int32
-	some *bitset.BitSet // with any
-}
+	due    time.Duration // no deadline of a request or a member passes before
+	stale  bool          // reap has more to look at than deadlines
+	look   bool          // members may take more
+	looked time.Duration // when they were last offered it
 
-func newCounts(pieces int) counts {
-	return counts{of: make([]int32, pieces), some: bitset.New(uint(pieces))}
-}
-
-// add counts one more with piece i, or one less.
-func (c *counts) add(i int, in bool) {
-	if in {
-		c.of[i]++
-		c.some.Set(uint(i))
-		return
-	}
-	if c.of[i]--; c.of[i] == 0 {
-		c.some.Clear(uint(i))
-	}
-}
-
-// offers counts what live members offer.
-type offers struct {
-	counts     // of those with only a part, those that offer the piece
-	live   int // members
-	wholes int // of these, with every piece
+	candidates *bitset.BitSet // scratch of choose
+	free       ready          // scratch of askMembers
 }
 
 // member is what is known of a member other than the origin.
 type member struct {
 	id       Member
-	node     uint64 // it, where nodes compute who owns what
+	node     uint64 // stands for it where nodes compute who owns what
 	far      bool
 	has      *bitset.BitSet // what it offers, without refused; nil if every piece
 	refused  *bitset.BitSet // pieces that it gave wrongly; nil if none
-	counted  bool           // live: part of near or far
+	counted  bool           // live: part of a supply
 	requests int            // in flight
 	stalled  int            // of these, stalled
 	owed     int64          // bytes that those still have to bring
@@ -124,25 +104,15 @@ type member struct {
 	failures int
 	rest     time.Duration // not asked before
 
+	whole     bool           // says so
 	claims    *bitset.BitSet // what its requests to the origin owe; nil if nothing yet
 	progress  int64          // bytes that it had from the origin
-	heard     time.Duration  // when these last grew
+	pulls     meter          // their rate
+	heard     time.Duration  // when it last had a byte from there, or no need of one
+	silent    bool           // that is too long ago
 	volunteer bool
 	serving   Serving
 }
-
-// request is a request in flight.
-type request struct {
-	Request
-	from    *member // nil for the origin
-	next    int     // the piece that comes next
-	got     int64
-	last    time.Duration // when the last byte came
-	stalled bool          // its claims were given back
-	stream  bool          // an origin that does not serve ranges
-}
-
-func (r *request) end() int { return r.First + r.Count }
 
 // New returns the plan for a blob. It knows no members.
 func New(c Config) *Plan {
@@ -151,12 +121,15 @@ func New(c Config) *Plan {
 		tune: c.Tuning, size: c.Size, piece: c.PieceSize, pieces: n,
 		rng:  rand.New(rand.NewPCG(c.Seed, uint64(c.Size))),
 		here: bitset.New(uint(n)), open: bitset.New(uint(n)), audit: bitset.New(uint(n)),
-		self: c.Self, key: c.Key, volunteer: c.Volunteer,
 		asked: bitset.New(uint(n)), owed: make([]uint8, n),
-		near: offers{counts: newCounts(n)}, far: offers{counts: newCounts(n)}, claimed: newCounts(n),
+		near: supply{counts: newCounts(n)}, far: supply{counts: newCounts(n)}, claimed: newCounts(n),
 		members: map[Member]*member{}, byID: map[ID]*request{},
-		swarm: newMeter(c.Tuning.Window),
+		owners: owners{self: c.Self, key: c.Key, volunteer: c.Volunteer, stale: true},
+		seeds:  seeds{stale: true},
+		swarm:  newMeter(c.Tuning.Window), all: newMeter(c.Tuning.Window),
+		due: never, look: true, candidates: bitset.New(uint(n)),
 	}
+	p.ties = p.rng.Uint64()
 	p.origin.rate = newMeter(c.Tuning.Window)
 	for i := range n {
 		if c.Here != nil && c.Here.Test(uint(i)) {
@@ -194,17 +167,13 @@ func (p *Plan) Join(m Member, id uint64, far bool) {
 	if m == Origin || p.members[m] != nil {
 		return
 	}
-	mem := &member{id: m, node: id, far: far, has: bitset.New(uint(p.pieces)), rate: newMeter(p.tune.Window)}
+	mem := &member{
+		id: m, node: id, far: far, has: bitset.New(uint(p.pieces)),
+		rate: newMeter(p.tune.Window), pulls: newMeter(p.tune.Window),
+	}
 	p.members[m] = mem
 	p.order = append(p.order, mem)
-}
-
-// change runs do, which changes what m offers, and keeps the counts right.
-func (p *Plan) change(m *member, do func()) {
-	counted := m.counted
-	p.count(m, false)
-	do()
-	p.count(m, counted)
+	p.stale, p.seeds.stale = true, true
 }
 
 // Gone removes a member; its requests are over.
@@ -217,7 +186,9 @@ func (p *Plan) Gone(now time.Duration, m Member) {
 		p.finish(now, r)
 	}
 	p.count(mem, false)
-	p.toldClaims(mem, nil)
+	if !mem.silent {
+		p.claimed.addAll(mem.claims, false)
+	}
 	delete(p.members, m)
 	for i, o := range p.order {
 		if o == mem {
@@ -225,45 +196,8 @@ func (p *Plan) Gone(now time.Duration, m Member) {
 			break
 		}
 	}
+	p.stale, p.owners.stale, p.seeds.stale = true, true, true
 }
-
-// count makes a member live, and its offers part of what the swarm offers, or
-// takes them out.
-func (p *Plan) count(m *member, in bool) {
-	if m.counted == in {
-		return
-	}
-	m.counted = in
-	o, d := p.offersOf(m), 1
-	if !in {
-		d = -1
-	}
-	o.live += d
-	if m.has == nil {
-		o.wholes += d
-		return
-	}
-	for i, ok := m.has.NextSet(0); ok && i < uint(p.pieces); i, ok = m.has.NextSet(i + 1) {
-		o.add(int(i), in)
-	}
-}
-
-// offersOf returns the count that m is part of when it is live.
-func (p *Plan) offersOf(m *member) *offers {
-	if m.far {
-		return &p.far
-	}
-	return &p.near
-}
-
-// has reports whether a live member offers piece i.
-func (o *offers) has(i int) bool { return o.wholes > 0 || o.of[i] > 0 }
-
-// offered reports whether a live member offers piece i.
-func (p *Plan) offered(i int) bool { return p.near.has(i) || p.far.has(i) }
-
-// offers reports whether the member would give piece i.
-func (m *member) offers(i int) bool { return m.has == nil || m.has.Test(uint(i)) }
 
 func (p *Plan) of(m Member) []*request {
 	var of []*request

@@ -2,6 +2,19 @@ package plan
 
 import "time"
 
+// request is a request in flight.
+type request struct {
+	Request
+	from    *member // nil for the origin
+	next    int     // the piece that comes next
+	got     int64
+	last    time.Duration // when the last byte came
+	stalled bool          // its claims were given back
+	stream  bool          // an origin that does not serve ranges
+}
+
+func (r *request) end() int { return r.First + r.Count }
+
 // hold and release count the live requests that owe piece i.
 func (p *Plan) hold(r *request, i int) {
 	p.owed[i]++
@@ -43,6 +56,7 @@ func (p *Plan) stall(r *request, yes bool) {
 		return
 	}
 	r.stalled = yes
+	p.stale, p.look = true, true
 	if yes {
 		p.claim(r, -1)
 		r.from.stalled++
@@ -65,12 +79,13 @@ func (p *Plan) begin(now time.Duration, m Member, first, count int, stream bool)
 	if m == Origin {
 		p.origin.requests++
 		p.origin.rate.start(now)
+		p.alarm(now + p.tune.OriginDeadAfter)
 		return r.Request
 	}
 	r.from.requests++
 	r.from.owed += p.bytes(first, count)
 	r.from.rate.start(now)
-	p.swarm.start(now)
+	p.alarm(now + p.tune.StallAfter)
 	if r.from.failures > 0 { // nobody waits for a trial: it holds nothing until a byte comes
 		p.stall(r, true)
 	}
@@ -86,12 +101,14 @@ func (p *Plan) finish(now time.Duration, r *request) {
 		}
 	}
 	delete(p.byID, r.ID)
+	p.look = true
 	if !r.stalled {
 		p.claim(r, -1)
 	}
 	if r.Member == Origin {
 		if p.origin.requests--; p.origin.requests == 0 {
 			p.origin.rate.stop(now)
+			p.owners.idle = now
 		}
 		return
 	}
@@ -104,10 +121,7 @@ func (p *Plan) finish(now time.Duration, r *request) {
 		mem.owed = 0
 		mem.rate.stop(now)
 	}
-	for _, m := range p.order {
-		if m.requests > 0 {
-			return
-		}
+	if mem.stalled > 0 { // it may be frozen now
+		p.stale = true
 	}
-	p.swarm.stop(now)
 }

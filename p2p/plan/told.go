@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"math/bits"
 	"time"
 
 	"github.com/bits-and-blooms/bitset"
@@ -41,23 +40,22 @@ func (p *Plan) Told(now time.Duration, m Member, s State) {
 	if mem == nil {
 		return
 	}
-	if s.Whole != (mem.has == nil) || mem.refused != nil {
+	if s.Whole != mem.whole || s.Whole != (mem.has == nil) || mem.refused != nil {
 		p.change(mem, func() { mem.replace(s, p.pieces) })
+		p.seeds.stale = true
 	} else if !s.Whole {
 		p.update(mem, s.Has)
 	}
-	p.toldClaims(mem, s.Claims)
-	if s.Progress > mem.progress {
-		mem.heard = now
-	}
-	mem.progress, mem.volunteer, mem.serving = s.Progress, s.Volunteer, s.Origin
+	p.toldOfOrigin(now, mem, s)
 }
 
 // replace sets what m offers, without what it was refused for.
 func (m *member) replace(s State, pieces int) {
+	m.whole = s.Whole
 	switch {
 	case !s.Whole && s.Has != nil:
-		m.has = s.Has.Clone()
+		m.has = bitset.New(uint(pieces))
+		differ(m.has, s.Has, func(i int, in bool) { m.has.SetTo(uint(i), in) })
 	case !s.Whole:
 		m.has = bitset.New(uint(pieces))
 	case m.refused != nil:
@@ -72,65 +70,64 @@ func (m *member) replace(s State, pieces int) {
 
 // update sets what m offers where it differs from before.
 func (p *Plan) update(m *member, has *bitset.BitSet) {
-	var o *offers
-	if m.counted {
-		o = p.offersOf(m)
-	}
+	s := p.supplyOf(m)
 	differ(m.has, has, func(i int, in bool) {
 		m.has.SetTo(uint(i), in)
-		if o != nil {
-			o.add(i, in)
+		if m.counted {
+			s.add(i, in)
+			p.look = true
 		}
 	})
 }
 
-// toldClaims sets what m claims where it differs from before.
-func (p *Plan) toldClaims(m *member, claims *bitset.BitSet) {
-	if m.claims == nil {
-		if claims == nil || claims.None() {
-			return
-		}
+// toldOfOrigin takes in what a member says of its part in fetching from the
+// origin.
+func (p *Plan) toldOfOrigin(now time.Duration, m *member, s State) {
+	if m.claims == nil && s.Claims != nil && s.Claims.Any() {
 		m.claims = bitset.New(uint(p.pieces))
 	}
-	differ(m.claims, claims, func(i int, in bool) {
-		m.claims.SetTo(uint(i), in)
-		p.claimed.add(i, in)
-	})
-}
-
-// differ calls do for every piece in which set, which has all pieces, differs
-// from to; nil is empty, and what is beyond the end is not there. do may
-// change set.
-func differ(set, to *bitset.BitSet, do func(i int, in bool)) {
-	var words []uint64
-	if to != nil {
-		words = to.Words()
-	}
-	for w, was := range set.Words() {
-		var is uint64
-		if w < len(words) {
-			is = words[w]
-		}
-		for x := was ^ is; x != 0; x &= x - 1 {
-			b := bits.TrailingZeros64(x)
-			if i := w*64 + b; i < int(set.Len()) {
-				do(i, is>>b&1 == 1)
+	if m.claims != nil {
+		idle := m.claims.None()
+		differ(m.claims, s.Claims, func(i int, in bool) {
+			m.claims.SetTo(uint(i), in)
+			if !m.silent {
+				p.claimed.add(i, in)
 			}
+		})
+		if idle && m.claims.Any() {
+			m.heard = now
 		}
 	}
+	if s.Progress > m.progress {
+		m.pulls.add(now, s.Progress-m.progress)
+		p.heard(now, m)
+	}
+	if m.claims == nil || m.claims.None() {
+		m.pulls.stop(now)
+	}
+	if s.Volunteer != m.volunteer || s.Origin != m.serving || s.Whole && m.volunteer {
+		p.owners.stale = true
+	}
+	m.progress, m.volunteer, m.serving = s.Progress, s.Volunteer, s.Origin
 }
 
-// Volunteer says whether this node may own runs.
-func (p *Plan) Volunteer(yes bool) { p.volunteer = yes }
+// heard notes that m is alive as far as the origin goes.
+func (p *Plan) heard(now time.Duration, m *member) {
+	m.heard = now
+	p.silence(m, false)
+}
+
+// silence makes claims and ownership of m count no more, or again.
+func (p *Plan) silence(m *member, yes bool) {
+	if m.silent == yes {
+		return
+	}
+	m.silent = yes
+	p.claimed.addAll(m.claims, !yes)
+	p.owners.stale = true
+}
 
 // Claims returns the pieces that this node's requests to the origin are about
 // to bring: what it tells others. The set is the plan's own: it must not be
 // changed, and changes with the next call.
 func (p *Plan) Claims() *bitset.BitSet { return p.asked }
-
-// Serving returns how the origin serves this node, as far as it has seen
-// itself.
-func (p *Plan) Serving() Serving { return p.origin.serving }
-
-// KnowsOrigin tells how the origin served earlier fills.
-func (p *Plan) KnowsOrigin(s Serving) { p.origin.serving = s }

@@ -36,6 +36,31 @@ type Tuning struct {
 	// OriginRequests is the number of requests in flight to the origin: one
 	// runs while the other's round trip passes.
 	OriginRequests int
+	// OriginAhead is the time that the requests to the origin should last in a
+	// crowd.
+	OriginAhead time.Duration
+	// Owners is how many volunteers own runs.
+	Owners int
+	// SilentAfter without a byte from the origin, a member owns nothing.
+	SilentAfter time.Duration
+	// LateBy is how much later than half as long again as this node would need
+	// itself an owner may bring what it has not begun, and StuckBy how much
+	// later than twice as long what it has begun.
+	LateBy, StuckBy time.Duration
+	// Stagger is the time between one helper and the next: enough to hear what
+	// the first has begun.
+	Stagger time.Duration
+	// TurnEvery is the time between one owner and the next while only one is
+	// to ask the origin, and TurnSmall the same for a blob of one piece.
+	TurnEvery, TurnSmall time.Duration
+	// Spread is the number of pieces from the head on of which a node takes
+	// its own first from members that many ask.
+	Spread int
+	// Crowd is the number of members with a part that make a crowd. In one,
+	// what is in flight from members is bounded by CrowdPieces, in pieces, or
+	// what arrives in CrowdAhead, if that is more.
+	Crowd, CrowdPieces int
+	CrowdAhead         time.Duration
 	// Window is the time over which rates are measured and compared.
 	Window time.Duration
 	// SlowSwarm, in bytes a second, is what members together must reach for
@@ -64,9 +89,20 @@ func Defaults() Tuning {
 		BackoffMost:     8 * time.Second,
 		TakeOver:        100 * time.Millisecond,
 		OriginRequests:  2,
-		Window:          2 * time.Second,
-		SlowSwarm:       1 << 20,
-		OriginShare:     0.95,
-		StreamAhead:     8,
+		OriginAhead:     300 * time.Millisecond,
+		Owners:          8,
+		SilentAfter:     time.Second,
+		LateBy:          200 * time.Millisecond,
+		StuckBy:         500 * time.Millisecond,
+		Stagger:         50 * time.Millisecond,
+		TurnEvery:       300 * time.Millisecond,
+		TurnSmall:       100 * time.Millisecond,
+		Spread:          128,
+		Crowd:           3, CrowdPieces: 8,
+		CrowdAhead:  100 * time.Millisecond,
+		Window:      2 * time.Second,
+		SlowSwarm:   1 << 20,
+		OriginShare: 0.95,
+		StreamAhead: 8,
 	}
 }

@@ -1,0 +1,290 @@
+package plan
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/bits-and-blooms/bitset"
+)
+
+// owners is who fetches which run from the origin. Every node computes it
+// alone, from the same numbers; nodes that know the same volunteers agree.
+type owners struct {
+	self, key uint64
+	volunteer bool
+
+	stale bool
+	list  []owner // heaviest first, at most Tuning.Owners
+	me    int     // this node's place in list, -1 if it owns nothing
+	run   int     // pieces of a run
+	first []uint8 // by run, the owner in list
+	mine  *bitset.BitSet
+
+	surveyed time.Duration
+	idle     time.Duration // since when this node asks the origin for nothing
+}
+
+// surveyEvery is how often owners are looked at.
+const surveyEvery = 20 * time.Millisecond
+
+// owner is a volunteer that owns runs.
+type owner struct {
+	node    uint64
+	member  *member // nil for this node
+	backlog int     // pieces of its runs that nobody has, claims or is asked for
+	claims  int     // pieces that it claims and nobody has
+	late    bool    // what it has not claimed yet would come late
+	stuck   bool    // what it has claimed will come very late
+}
+
+// mix spreads a number over all 64 bits (the finaliser of splitmix64, Steele,
+// Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// claim is the weight of a node's claim to a run of a blob: the heaviest owns
+// it (rendezvous hashing).
+func claim(key uint64, run int, node uint64) uint64 {
+	return mix(mix(key+uint64(run)) ^ node)
+}
+
+// everything is the run that stands for a whole blob: who volunteers with the
+// heaviest claims to it owns runs.
+const everything = -1
+
+// runLength returns the number of pieces of a run: what a request takes, and
+// less in a small blob, so that there is a run for everybody.
+func (p *Plan) runLength() int { return min(max(p.pieces/32, 1), p.tune.RunPieces) }
+
+// Volunteer says whether this node may own runs.
+func (p *Plan) Volunteer(yes bool) {
+	p.owners.volunteer, p.owners.stale = yes, true
+}
+
+// own computes the owners anew if something has changed.
+func (p *Plan) own() *owners {
+	o := &p.owners
+	if !o.stale {
+		return o
+	}
+	o.stale, o.surveyed = false, -never
+	o.list = o.list[:0]
+	if o.volunteer {
+		o.list = append(o.list, owner{node: o.self})
+	}
+	for _, m := range p.order {
+		if m.volunteer && !m.silent && !m.whole && m.serving != Unreachable {
+			o.list = append(o.list, owner{node: m.node, member: m})
+		}
+	}
+	slices.SortFunc(o.list, func(a, b owner) int {
+		if claim(o.key, everything, a.node) > claim(o.key, everything, b.node) {
+			return -1
+		}
+		return 1
+	})
+	o.list = o.list[:min(len(o.list), p.tune.Owners)]
+	o.me = slices.IndexFunc(o.list, func(x owner) bool { return x.member == nil })
+	p.share()
+	return o
+}
+
+// share gives every run to an owner, if this node is one: the others need not
+// know.
+func (p *Plan) share() {
+	o := &p.owners
+	if o.run = p.runLength(); o.me < 0 || len(o.list) == 1 {
+		return
+	}
+	if o.mine == nil {
+		o.mine = bitset.New(uint(p.pieces))
+		o.first = make([]uint8, (p.pieces+o.run-1)/o.run)
+	}
+	o.mine.ClearAll()
+	for run := range o.first {
+		best := 0
+		for i := range o.list {
+			if claim(o.key, run, o.list[i].node) > claim(o.key, run, o.list[best].node) {
+				best = i
+			}
+		}
+		if o.first[run] = uint8(best); best == o.me {
+			o.mine.SetRange(uint(run*o.run), uint(min(p.pieces, (run+1)*o.run)))
+		}
+	}
+}
+
+// alone reports whether nobody else is known who would fetch from the origin.
+func (p *Plan) alone() bool {
+	o := p.own()
+	return len(o.list) == 0 && p.live() == p.wholes() || len(o.list) == 1 && o.me == 0
+}
+
+// place returns how many owners come before this node for a run; all, if it is
+// none.
+func (o *owners) place(run int) int {
+	if o.me < 0 {
+		return len(o.list)
+	}
+	n, mine := 0, claim(o.key, run, o.self)
+	for i := range o.list {
+		if claim(o.key, run, o.list[i].node) > mine {
+			n++
+		}
+	}
+	return n
+}
+
+// survey takes stock of what owners still have to do, and who will be late. It
+// looks at every piece, and so does not do it at every event.
+func (p *Plan) survey(now time.Duration) {
+	o := p.own()
+	if now-o.surveyed < surveyEvery || o.me < 0 || len(o.list) < 2 {
+		return
+	}
+	o.surveyed = now
+	for i := range o.list {
+		o.list[i].backlog, o.list[i].claims = 0, 0
+	}
+	for i, ok := p.unoffered(0); ok; i, ok = p.unoffered(i + 1) {
+		if p.claimed.of[i] == 0 {
+			o.list[o.first[i/o.run]].backlog++
+			continue
+		}
+		for k := range o.list {
+			if m := o.list[k].member; m != nil && m.claims != nil && m.claims.Test(uint(i)) {
+				o.list[k].claims++
+			}
+		}
+	}
+	own := p.ownTime(now)
+	for k := range o.list {
+		p.appraise(now, &o.list[k], own)
+	}
+}
+
+// appraise decides whether an owner is silent or late. own is how long this
+// node would need for a run.
+func (p *Plan) appraise(now time.Duration, o *owner, own time.Duration) {
+	m := o.member
+	if m == nil {
+		return
+	}
+	if o.backlog+o.claims == 0 || p.serving() == Unknown {
+		m.heard = now // nothing is expected from it
+	}
+	if now-m.heard >= p.tune.SilentAfter {
+		p.silence(m, true)
+		return
+	}
+	rate, known := m.pulls.rate(now)
+	switch {
+	case !known: // it has not had a byte: its time is what it has waited
+		o.late = now-m.heard > own*3/2+p.tune.LateBy
+		o.stuck = false
+	default:
+		o.late = lasts(int64(o.backlog+o.claims)*p.piece, rate) > own*3/2+p.tune.LateBy
+		o.stuck = lasts(int64(o.claims)*p.piece, rate) > own*2+p.tune.StuckBy
+	}
+}
+
+// ownTime is how long this node would need to bring a run from the origin. One
+// that has not asked yet expects what the best of the others gets.
+func (p *Plan) ownTime(now time.Duration) time.Duration {
+	rate, known := p.origin.rate.rate(now)
+	if !known {
+		rate = p.bestPull(now)
+	}
+	if rate <= 0 {
+		return 0
+	}
+	return lasts(int64(p.owners.run)*p.piece, rate)
+}
+
+// bestPull returns the rate at which the fastest of the others gets bytes from
+// the origin, 0 if it is not known.
+func (p *Plan) bestPull(now time.Duration) float64 {
+	best := 0.0
+	for _, m := range p.order {
+		if rate, known := m.pulls.rate(now); known && m.pulls.running {
+			best = max(best, rate)
+		}
+	}
+	return best
+}
+
+// unoffered returns the next open piece from i on that no live member offers.
+func (p *Plan) unoffered(i int) (int, bool) {
+	if p.wholes() > 0 {
+		return 0, false
+	}
+	return p.nextOpen(i, p.pieces, func(i int) bool { return p.near.of[i]+p.far.of[i] == 0 })
+}
+
+// relieve finds a run that its owner would bring late and that this node is
+// the next for, from the far end: there the owner comes last. With stuck it
+// looks at runs that owners have claimed.
+func (p *Plan) relieve(now time.Duration, stuck bool) (first, count int, ok bool) {
+	o := p.own()
+	if o.me < 0 || len(o.list) < 2 {
+		return 0, 0, false
+	}
+	p.survey(now)
+	best, rank := 0, math.MaxInt
+	for i, found := p.open.PreviousSet(uint(p.pieces - 1)); found && rank > 0; i, found = p.open.PreviousSet(i - 1) {
+		if p.late(int(i), stuck) {
+			if r := o.helpers(int(i) / o.run); r < rank {
+				best, rank = int(i), r
+			}
+		}
+		if i == 0 {
+			break
+		}
+	}
+	if rank == math.MaxInt || now-o.idle < time.Duration(rank)*p.tune.Stagger {
+		return 0, 0, false
+	}
+	first = best
+	for first > best/o.run*o.run && p.late(first-1, stuck) && p.open.Test(uint(first-1)) {
+		first--
+	}
+	return first, best - first + 1, true
+}
+
+// late reports whether nobody has piece i and who is to bring it is late.
+func (p *Plan) late(i int, stuck bool) bool {
+	if p.offered(i) {
+		return false
+	}
+	o := &p.owners
+	if stuck == (p.claimed.of[i] == 0) {
+		return false
+	}
+	if !stuck {
+		return o.list[o.first[i/o.run]].late
+	}
+	for k := range o.list {
+		if m := o.list[k].member; m != nil && m.claims != nil && m.claims.Test(uint(i)) && !o.list[k].stuck {
+			return false
+		}
+	}
+	return true
+}
+
+// helpers returns how many owners with nothing to do come before this node for
+// a run.
+func (o *owners) helpers(run int) int {
+	n, mine := 0, claim(o.key, run, o.self)
+	for i := range o.list {
+		x := &o.list[i]
+		if x.member != nil && x.backlog+x.claims == 0 && claim(o.key, run, x.node) > mine {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,175 @@
+package plan
+
+import (
+	"container/heap"
+	"time"
+)
+
+// askMembers hands out requests, one at a time to the member that runs dry
+// first, until nobody takes more.
+func (p *Plan) askMembers(now time.Duration, room int) []Request {
+	p.look, p.looked = false, now
+	left := p.budget(now)
+	if left <= 0 {
+		return nil
+	}
+	var start []Request
+	slowest, endgame := p.slowest(now), p.open.None()
+	p.free = p.free[:0]
+	for _, m := range p.order {
+		if endgame && !m.rate.any { // cannot tell that it is faster
+			continue
+		}
+		if p.takesMore(now, m) {
+			p.free = append(p.free, candidate{m, dryIn(now, m)})
+		}
+	}
+	heap.Init(&p.free)
+	for len(p.free) > 0 && room > 0 && left > 0 {
+		m := p.free[0].member
+		first, count, ok := p.assign(now, m, slowest)
+		if ok {
+			start = append(start, p.begin(now, m.id, first, count, false))
+			left -= p.bytes(first, count)
+			room--
+		}
+		if !ok || !p.takesMore(now, m) {
+			heap.Pop(&p.free)
+			continue
+		}
+		p.free[0].dry = dryIn(now, m)
+		heap.Fix(&p.free, 0)
+	}
+	p.look = room == 0
+	return start
+}
+
+// budget returns how many bytes more may be in flight from members. In a crowd
+// requests wait at members that everybody asks, and a piece that waits there is
+// one that cannot be passed on: what is in flight should be enough to keep the
+// link busy, and no more.
+func (p *Plan) budget(now time.Duration) int64 {
+	if p.live()-p.wholes() < p.tune.Crowd {
+		return never.Nanoseconds()
+	}
+	rate, _ := p.swarm.rate(now)
+	most := max(int64(p.tune.CrowdPieces)*p.piece, int64(rate*p.tune.CrowdAhead.Seconds()))
+	for _, m := range p.order {
+		most -= m.owed
+	}
+	return most
+}
+
+// assign returns the run that m is to fetch next. slowest is how long the
+// slowest request in flight will take.
+func (p *Plan) assign(now time.Duration, m *member, slowest time.Duration) (first, count int, ok bool) {
+	own, known := idleIn(now, m, p.piece)
+	ahead := known && m.failures == 0 && 2*own < slowest // may be much sooner than others
+	if ahead {
+		if i, found := p.overtake(now, m.id, own, p.tune.StallAfter, p.holdsUp(m)); found {
+			return i, 1, true
+		}
+	}
+	if first, count, ok = p.choose(now, m); ok || !ahead {
+		return first, count, ok
+	}
+	i, found := p.overtake(now, m.id, own, p.tune.TakeOver, m.offers)
+	return i, 1, found
+}
+
+// takesMore reports whether m can get another request. One that failed and has
+// not delivered since is on trial: one request at a time, and its offers do
+// not count.
+func (p *Plan) takesMore(now time.Duration, m *member) bool {
+	if m.failures > 0 {
+		return now >= m.rest && m.requests == 0
+	}
+	return m.counted && m.requests < p.tune.Requests && m.owed < p.ahead(now, m)
+}
+
+// idleIn predicts when m will have brought what it owes and bytes more.
+func idleIn(now time.Duration, m *member, bytes int64) (time.Duration, bool) {
+	rate, known := m.rate.rate(now)
+	if !known || rate <= 0 {
+		return never, known
+	}
+	return lasts(m.owed+bytes, rate), true
+}
+
+// ready is a heap of members that can take requests; the first is the one that
+// runs dry first. A member of unknown rate counts as dry: these are asked
+// evenly.
+type ready []candidate
+
+type candidate struct {
+	*member
+	dry time.Duration
+}
+
+func (r ready) Len() int           { return len(r) }
+func (r ready) Less(i, j int) bool { return r[i].dry < r[j].dry }
+func (r ready) Swap(i, j int)      { r[i], r[j] = r[j], r[i] }
+func (r *ready) Push(x any)        { *r = append(*r, x.(candidate)) }
+func (r *ready) Pop() any          { l := len(*r) - 1; x := (*r)[l]; *r = (*r)[:l]; return x }
+
+func dryIn(now time.Duration, m *member) time.Duration {
+	if t, known := idleIn(now, m, 0); known {
+		return t
+	}
+	return time.Duration(m.requests)
+}
+
+// holdsUp returns the test whether a piece that m offers holds up the reader.
+func (p *Plan) holdsUp(m *member) func(i int) bool {
+	end := p.head() + p.tune.RunPieces
+	return func(i int) bool { return i < end && m.offers(i) }
+}
+
+// slowest returns how long the slowest request in flight will take.
+func (p *Plan) slowest(now time.Duration) time.Duration {
+	var most time.Duration
+	for _, r := range p.requests {
+		if !r.stalled && !r.stream {
+			most = max(most, p.expected(now, r))
+		}
+	}
+	return most
+}
+
+// overtake returns, of all pieces that one other live request owes, the one
+// that will be last, if that is more than twice the time own, and margin.
+func (p *Plan) overtake(now time.Duration, by Member, own, margin time.Duration, ok func(i int) bool) (int, bool) {
+	best, latest := 0, 2*own+margin
+	for _, r := range p.requests {
+		if r.Member == by || r.stalled || r.stream {
+			continue
+		}
+		eta := p.expected(now, r)
+		if eta <= latest {
+			continue
+		}
+		for i := r.end() - 1; i >= r.next; i-- {
+			if p.owed[i] == 1 && !p.here.Test(uint(i)) && ok(i) {
+				best, latest = i, eta
+				break
+			}
+		}
+	}
+	return best, latest > 2*own+margin
+}
+
+// expected predicts how long a request will still take; zero if unknown.
+func (p *Plan) expected(now time.Duration, r *request) time.Duration {
+	if r.from != nil {
+		eta, known := idleIn(now, r.from, 0)
+		if !known {
+			return 0
+		}
+		return eta
+	}
+	rate, known := p.origin.rate.rate(now)
+	if !known {
+		return 0
+	}
+	return lasts(p.bytes(r.First, r.Count)-r.got, rate)
+}
