@@ -23,14 +23,19 @@ func (n *Node) Fills() []exchange.FillStatus { return n.exchange.Fills() }
 // members is the swarm as the exchange sees it.
 type members struct{ n *Node }
 
+// Self returns this node as it tells others.
+func (m members) Self() exchange.Holder {
+	return exchange.Holder{Peer: m.n.s.id, Pieces: m.n.pieceAddrs(), Zone: m.n.s.Zone}
+}
+
 // Near returns connected members whose piece channel is known, those of the
 // own zone first.
 func (m members) Near(most int) ([]exchange.Holder, int) {
 	var near, far []exchange.Holder
 	m.n.greeter.mu.Lock()
 	for id, h := range m.n.greeter.known {
-		holder := exchange.Holder{Peer: id, Pieces: h.Pieces, Far: m.far(h.Zone)}
-		if holder.Far {
+		holder := exchange.Holder{Peer: id, Pieces: h.Pieces, Zone: h.Zone}
+		if h.Zone != m.n.s.Zone {
 			far = append(far, holder)
 		} else {
 			near = append(near, holder)
@@ -48,7 +53,7 @@ func (m members) Find(ctx context.Context, d digest.Digest) <-chan exchange.Hold
 		defer close(out)
 		for h := range m.n.Holders(ctx, d) {
 			select {
-			case out <- exchange.Holder{Peer: h.Peer, Pieces: h.Pieces, Far: m.far(h.Zone)}:
+			case out <- exchange.Holder{Peer: h.Peer, Pieces: h.Pieces, Zone: h.Zone}:
 			case <-ctx.Done():
 			}
 		}
@@ -58,6 +63,3 @@ func (m members) Find(ctx context.Context, d digest.Digest) <-chan exchange.Hold
 
 // Announce is Provide.
 func (m members) Announce(ctx context.Context, d digest.Digest) error { return m.n.Provide(ctx, d) }
-
-// far reports whether zone is another one. Nodes that name none are nowhere.
-func (m members) far(zone string) bool { return zone != m.n.s.Zone }

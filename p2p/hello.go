@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 
@@ -17,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"shoal/p2p/wire"
 )
 
 // The hello: the side that dialled opens a stream and sends its own, the other
@@ -26,9 +26,7 @@ const (
 	helloProtocol = protocol.ID("/shoal/hello/1")
 	// helloTimeout bounds the exchange on an open connection: one round trip.
 	helloTimeout = 2 * time.Second
-	// maxHello bounds a hello in bytes, maxPieceAddrs the addresses in one.
-	maxHello      = 4 << 10
-	maxPieceAddrs = 16
+	maxHello     = 4 << 10 // in bytes
 )
 
 // hello is what members tell each other when they connect.
@@ -41,20 +39,11 @@ type hello struct {
 // check drops nothing: a hello with one bad field is refused as a whole, as
 // its sender is broken or hostile.
 func (h hello) check() error {
-	if len(h.Pieces) > maxPieceAddrs {
-		return fmt.Errorf("hello: %d addresses", len(h.Pieces))
+	if err := (wire.Member{Pieces: h.Pieces, Zone: h.Zone}).Check(); err != nil {
+		return fmt.Errorf("hello: %w", err)
 	}
-	for _, a := range h.Pieces {
-		host, port, err := net.SplitHostPort(a)
-		if err != nil || host == "" || !validText(a, 256) {
-			return errors.New("hello: bad piece channel address")
-		}
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return errors.New("hello: bad piece channel port")
-		}
-	}
-	if !validText(h.Zone, maxZone) || !validText(h.Version, 64) {
-		return errors.New("hello: bad zone or version")
+	if !wire.ValidText(h.Version, 64) {
+		return errors.New("hello: bad version")
 	}
 	return nil
 }
@@ -174,7 +163,7 @@ func (g *greeter) get(id peer.ID) (hello, bool) {
 }
 
 func (g *greeter) put(c network.Conn, h hello) {
-	h.Pieces = order(h.Pieces, c)
+	h.Pieces = wire.Dialable(h.Pieces, ipOf(c))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// The connection may have gone meanwhile, and with it what is known.
@@ -193,26 +182,13 @@ func (g *greeter) forget(id peer.ID) {
 	}
 }
 
-// order puts first the addresses with the IP that libp2p reaches the member
-// by, and drops those of this machine's own loopback unless that is where the
-// member is: a stranger must not choose what this node connects to here.
-func order(addrs []string, c network.Conn) []string {
-	var remote netip.Addr
-	if ip, err := manet.ToIP(c.RemoteMultiaddr()); err == nil {
-		remote, _ = netip.AddrFromSlice(ip)
-		remote = remote.Unmap()
+// ipOf returns where the other end of a connection is; the zero value if that
+// is not known.
+func ipOf(c network.Conn) netip.Addr {
+	ip, err := manet.ToIP(c.RemoteMultiaddr())
+	if err != nil {
+		return netip.Addr{}
 	}
-	var same, other []string
-	for _, a := range addrs {
-		host, _, _ := net.SplitHostPort(a)
-		ip, err := netip.ParseAddr(host)
-		switch ip = ip.Unmap(); {
-		case err == nil && ip == remote:
-			same = append(same, a)
-		case err == nil && (ip.IsLoopback() || ip.IsUnspecified()) && !remote.IsLoopback():
-		default:
-			other = append(other, a)
-		}
-	}
-	return append(same, other...)
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr
 }

@@ -19,6 +19,7 @@ import (
 	"shoal/p2p/channel"
 	"shoal/p2p/exchange"
 	"shoal/p2p/penalty"
+	"shoal/p2p/wire"
 )
 
 const (
@@ -234,7 +235,7 @@ func (n *Node) pieceAddrs() []string {
 			continue
 		}
 		addr := net.JoinHostPort(host, port)
-		if !slices.Contains(addrs, addr) && len(addrs) < maxPieceAddrs {
+		if !slices.Contains(addrs, addr) && len(addrs) < wire.MaxAddrs {
 			addrs = append(addrs, addr)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strings"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -17,6 +16,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/p2p/swarmkey"
+	"shoal/p2p/wire"
 )
 
 // ErrNeedsKey says that without a swarm key a node keeps to the loopback interface.
@@ -67,16 +67,13 @@ type Options struct {
 	// never done without a key.
 	NoMDNS bool
 	// Zone names the place that the node is in; pieces come from the own zone
-	// first. At most maxZone bytes of printable ASCII. May be empty.
+	// first. At most wire.MaxZone bytes of printable ASCII. May be empty.
 	Zone string
 	// Version of the software, told to other members.
 	Version string
 	Logger  *slog.Logger          // required
 	Metrics prometheus.Registerer // nil: none
 }
-
-// maxZone bounds the name of a zone, in bytes.
-const maxZone = 64
 
 // settings are checked Options with the defaults filled in.
 type settings struct {
@@ -109,8 +106,8 @@ func (o Options) check() (settings, error) {
 	if err := s.checkAddresses(keyless); err != nil {
 		return s, err
 	}
-	if !validText(o.Zone, maxZone) {
-		return s, &OptionError{"zone", "", fmt.Errorf("at most %d printable ASCII characters", maxZone)}
+	if !wire.ValidText(o.Zone, wire.MaxZone) {
+		return s, &OptionError{"zone", "", fmt.Errorf("at most %d printable ASCII characters", wire.MaxZone)}
 	}
 	return s, nil
 }
@@ -194,10 +191,4 @@ func hostPort(a ma.Multiaddr) (host, port string, err error) {
 		return a[0].Value(), a[1].Value(), nil
 	}
 	return "", "", bad
-}
-
-// validText reports whether s is short printable ASCII: what may go into a
-// log line or a table without care.
-func validText(s string, most int) bool {
-	return len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -35,10 +36,13 @@ type driver struct {
 
 	origins origins
 	counts  counts // for status
+	search  *search
+	said    atomic.Pointer[word] // what followers are told
+	size    atomic.Int64         // that it is of
 
 	begun   time.Time
 	asleep  time.Duration // for which the process did not run
-	search  *search
+	board   board
 	plan    *plan.Plan
 	io      sync.WaitGroup
 	events  chan func()
@@ -61,13 +65,14 @@ type driver struct {
 	originErr error     // what it said last; nil if it was bytes
 }
 
-// source is a member that has something of the blob.
+// source is a member that has something of the blob, or fills it.
 type source struct {
 	holder  Holder
 	id      plan.Member
 	info    wire.Info // what it said last
+	moved   time.Time // when it last had more than before
+	rest    time.Time // not part of the plan before, because it failed
 	whole   bool
-	polled  bool // is asked again and again
 	joined  bool // part of the plan
 	chained bool // was asked for its chain
 	tried   bool // was alone to give the blob, and it was wrong
@@ -82,7 +87,10 @@ type flight struct {
 }
 
 // fetched counts bytes by source.
-type fetched struct{ origin, peers int64 }
+type fetched struct {
+	origin, peers int64
+	read          int64 // from the origin, also of pieces that are not whole yet
+}
 
 // counts is what status shows.
 type counts struct {
@@ -92,8 +100,8 @@ type counts struct {
 }
 
 func newDriver(x *Exchange, k key, d blob.Descriptor) *driver {
-	return &driver{
-		x: x, key: k, want: d, log: x.log.With("digest", d.Digest),
+	dr := &driver{
+		x: x, key: k, search: newSearch(x, d), want: d, log: x.log.With("digest", d.Digest),
 		committed: make(chan struct{}), forgotten: make(chan struct{}),
 		events:  make(chan func(), 64),
 		flights: make(map[plan.ID]flight),
@@ -102,6 +110,14 @@ func newDriver(x *Exchange, k key, d blob.Descriptor) *driver {
 		sizes:   make(map[peer.ID]int64),
 		origins: origins{changed: make(chan struct{}, 1)},
 	}
+	dr.sized()
+	return dr
+}
+
+// sized notes the size that is believed in, for followers.
+func (d *driver) sized() {
+	d.size.Store(d.want.Size)
+	d.said.Store(firstWord(d.want.Size))
 }
 
 func (d *driver) addOrigin(src blob.Source) { d.origins.add(src) }
@@ -117,7 +133,8 @@ func (d *driver) status() (FillStatus, bool) {
 func (d *driver) run(life context.Context) {
 	ctx, cancel := context.WithCancel(life)
 	d.begun = time.Now()
-	d.search = newSearch(d.x, d.want)
+	d.x.followers.changed(d.key.digest)
+	d.search.meet(d.x.followers.of(d.key.digest)...)
 	d.io.Go(func() { d.search.run(ctx) })
 	err := d.begin(ctx)
 	if err == nil && d.plan != nil {
@@ -137,7 +154,6 @@ func (d *driver) await() {
 	for {
 		select {
 		case <-d.events:
-		case <-d.search.out:
 		case <-done:
 			return
 		}
@@ -153,6 +169,8 @@ func (d *driver) begin(ctx context.Context) error {
 		if known, err = d.resolve(ctx); err != nil {
 			return err
 		}
+		d.sized()
+		d.x.followers.changed(d.key.digest)
 	}
 	fill, started, err := d.x.cache.Fill(d.want)
 	if err != nil {
@@ -169,6 +187,8 @@ func (d *driver) begin(ctx context.Context) error {
 		Seed: rand.Uint64(), Tuning: d.x.limits.plan,
 	})
 	d.stored, d.busy = time.Now(), time.Now()
+	_, d.board.chain = d.x.cache.Chain(d.want)
+	d.board.untold = true // what was left from an earlier fill
 	for _, f := range known {
 		d.found(ctx, f)
 	}
@@ -245,22 +265,25 @@ func (d *driver) loop(ctx context.Context) error {
 	for {
 		wait, armed := d.step(ctx), time.Now()
 		timer.Reset(wait)
+		idle := false
 		select {
 		case do := <-d.events:
 			do()
 			d.drain()
-		case f := <-d.search.out:
-			d.found(ctx, f)
+		case <-d.search.fresh:
+			d.listen(ctx)
 		case <-d.fill.Rejected():
 			d.drain() // what was stored before it was rejected
 			d.rejected()
 		case <-d.origins.changed:
 		case <-timer.C:
+			idle = true
 		case <-d.fill.Done():
 			return d.fill.Err()
 		case <-ctx.Done():
 			return ErrClosed
 		}
+		d.board.untold = d.board.untold || !idle
 		d.woke(wait, time.Since(armed))
 		if err := d.hopeless(); err != nil {
 			return err
@@ -280,6 +303,9 @@ func (d *driver) drain() {
 	}
 }
 
+// maxStarts bounds the requests to members that begin in one step.
+const maxStarts = 16
+
 // tick is the longest time between two looks at the deadlines.
 const tick = 250 * time.Millisecond
 
@@ -287,7 +313,8 @@ const tick = 250 * time.Millisecond
 func (d *driver) step(ctx context.Context) time.Duration {
 	d.aimOrigin()
 	d.reconcile()
-	room := plan.Room{Members: d.x.members.take(maxAsking), Origin: d.x.origin.take(d.x.limits.plan.OriginRequests)}
+	d.fillUp()
+	room := plan.Room{Members: d.x.members.take(maxStarts), Origin: d.x.origin.take(d.x.limits.plan.OriginRequests)}
 	orders := d.plan.Next(d.now(), room)
 	for _, id := range orders.Cancel {
 		d.cancel(id)
@@ -304,7 +331,7 @@ func (d *driver) step(ctx context.Context) time.Duration {
 	d.x.members.give(room.Members)
 	d.x.origin.give(room.Origin)
 	d.publish()
-	wait := tick
+	wait := d.tell()
 	if full || room.Members == 0 && room.Origin == 0 {
 		wait = 10 * time.Millisecond // for memory
 	}

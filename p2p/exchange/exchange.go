@@ -29,12 +29,14 @@ type Holder struct {
 	Peer peer.ID
 	// Pieces are the "host:port" of its piece channel, best first.
 	Pieces []string
-	// Far means that it is in another zone than this node.
-	Far bool
+	// Zone names the place that it is in; empty means nowhere.
+	Zone string
 }
 
 // Swarm finds members.
 type Swarm interface {
+	// Self returns this node as others are to find it.
+	Self() Holder
 	// Near returns connected members, and how many are connected in all. It
 	// does not wait.
 	Near(most int) (near []Holder, connected int)
@@ -65,11 +67,14 @@ type Exchange struct {
 	self    peer.ID // this member
 	client  *client
 	uploads uploads
-	bans    *penalty.Box // who lied
-	silent  *penalty.Box // who did not answer
-	members *budget      // pieces in memory from members
-	origin  *budget      // and from the origin
-	limits  limits
+
+	followers *followers   // who wants to know what is here
+	follows   *follows     // what others have
+	bans      *penalty.Box // who lied
+	silent    *penalty.Box // who did not answer
+	members   *budget      // pieces in memory from members
+	origin    *budget      // and from the origin
+	limits    limits
 
 	// originRate is what fills measured last, in bytes a second (float bits).
 	originRate atomic.Uint64
@@ -79,7 +84,7 @@ type Exchange struct {
 
 	mu      sync.Mutex
 	closed  bool
-	wg      sync.WaitGroup // drivers
+	wg      sync.WaitGroup // drivers, and connections that follow
 	drivers map[key]*driver
 }
 
@@ -135,7 +140,7 @@ func New(o Options) (*Exchange, error) {
 	}
 	life, end := context.WithCancel(context.Background())
 	pool := newPool()
-	return &Exchange{
+	x := &Exchange{
 		cache: o.Cache, swarm: o.Swarm, log: o.Logger, metrics: m,
 		self: o.Channel.ID(), client: newClient(life, o.Channel),
 		uploads: newUploads(),
@@ -146,7 +151,20 @@ func New(o Options) (*Exchange, error) {
 		limits:  defaults(),
 		life:    life, end: end,
 		drivers: make(map[key]*driver),
-	}, nil
+	}
+	x.followers, x.follows = newFollowers(x), newFollows(x)
+	return x, nil
+}
+
+// begin counts one more goroutine that Close waits for, which calls wg.Done
+// then. It is false once the exchange closes.
+func (x *Exchange) begin() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.closed {
+		x.wg.Add(1)
+	}
+	return !x.closed
 }
 
 // Close ends all fills, waits for everything that they started, and closes
@@ -228,9 +246,10 @@ func (x *Exchange) drive(d blob.Descriptor, origin blob.Source) (dr *driver, sta
 
 func (x *Exchange) forget(dr *driver) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	delete(x.drivers, dr.key)
+	x.mu.Unlock()
 	close(dr.forgotten)
+	x.followers.changed(dr.key.digest)
 }
 
 // FillStatus is the state of a running fill, for people to look at.

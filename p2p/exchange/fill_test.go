@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -509,18 +508,15 @@ func TestSilentMemberIsNotWaitedForAgain(t *testing.T) {
 	}
 	// What a search says of a member that is asked decides how long it is
 	// waited for.
+	h := Holder{Peer: holder.id, Pieces: []string{holder.addr}}
 	s := newSearch(m.Exchange, reg.d)
-	s.asking[holder.id] = false
-	var wg sync.WaitGroup
-	s.ask(t.Context(), &wg, Holder{Peer: holder.id, Pieces: []string{holder.addr}}, true)
+	s.ask(h, true)
 	if s.state(0).told {
 		t.Error("it is waited for")
 	}
-	delete(s.asking, holder.id)
 	broken.Store(false)
-	s.ask(t.Context(), &wg, Holder{Peer: holder.id, Pieces: []string{holder.addr}}, true)
-	wg.Wait()
-	if m.silent.Holds(holder.id, time.Now()) {
-		t.Error("it answers, and is still not waited for")
-	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { defer cancel(); s.poll(ctx, h) }()
+	eventually(t, "it answers, and is still not waited for", func() bool { return !m.silent.Holds(holder.id, time.Now()) })
 }

@@ -110,7 +110,7 @@ func (d *driver) read(id plan.ID, body io.Reader, data []byte) error {
 	tell := func(n int) {
 		bytes := int64(n - told)
 		told, last = n, time.Now()
-		d.post(func() { d.plan.Progress(d.now(), id, bytes) })
+		d.post(func() { d.progress(id, bytes) })
 	}
 	for n := 0; n < len(data); {
 		k, err := body.Read(data[n:])
@@ -126,6 +126,14 @@ func (d *driver) read(id plan.ID, body io.Reader, data []byte) error {
 		}
 	}
 	return nil
+}
+
+// progress tells the plan of bytes that came.
+func (d *driver) progress(id plan.ID, bytes int64) {
+	d.plan.Progress(d.now(), id, bytes)
+	if d.flights[id].Member == plan.Origin && d.flights[id].ID == id {
+		d.bytes.read += bytes
+	}
 }
 
 // delivered tells the plan that a piece was stored.

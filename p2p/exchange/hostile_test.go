@@ -19,10 +19,15 @@ import (
 )
 
 // on wraps a handler: requests of that kind are answered by do, which gets the
-// honest handler.
+// honest handler. A member that answers questions for info in its own way is
+// too old to be followed.
 func on(kind wire.Kind, do func(w http.ResponseWriter, r *http.Request, honest http.Handler)) func(http.Handler) http.Handler {
 	return func(honest http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if kind == wire.KindInfo && r.URL.Path == wire.FollowPath {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
 			if !strings.HasPrefix(r.URL.Path, wire.Prefix+string(kind)) {
 				honest.ServeHTTP(w, r)
 				return

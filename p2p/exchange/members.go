@@ -19,6 +19,17 @@ import (
 // enough for any link, and few enough to keep their connections warm.
 const maxMembers = 10
 
+// leftFor is how long a member that failed, or had not what it said, is left
+// out of the plan, whatever it says meanwhile.
+const leftFor = 10 * time.Second
+
+// listen takes in what members said since the last time.
+func (d *driver) listen(ctx context.Context) {
+	for _, f := range d.search.take() {
+		d.found(ctx, f)
+	}
+}
+
 // found takes in what a member said.
 func (d *driver) found(ctx context.Context, f found) {
 	id := f.holder.Peer
@@ -27,16 +38,12 @@ func (d *driver) found(ctx context.Context, f found) {
 	case d.x.bans.Holds(id, time.Now()):
 		return
 	case f.err != nil:
-		switch {
-		case errors.Is(f.err, errGone):
-		case errors.Is(f.err, errLie), errors.Is(f.err, wire.ErrMalformed):
-			d.log.Warn("member breaks the protocol", "peer", id, "error", f.err)
-		default:
-			d.log.Debug("member does not answer", "peer", id, "error", f.err)
+		d.silent(id, f.err)
+		if src != nil {
+			d.forget(src)
 		}
-		if src != nil && !src.whole {
-			d.leave(src)
-		}
+		return
+	case f.filling: // and that is all that it knows
 		return
 	case f.info.Size != d.want.Size:
 		d.log.Debug("member says another size", "peer", id, "size", f.info.Size)
@@ -47,30 +54,56 @@ func (d *driver) found(ctx context.Context, f found) {
 	}
 	if src == nil {
 		d.lastID++
-		src = &source{id: d.lastID}
+		src = &source{id: d.lastID, moved: time.Now()}
 		d.sources[id] = src
 		d.byID[src.id] = src
 	}
-	src.holder, src.info, src.whole = f.holder, f.info, f.info.Whole
-	if !src.whole && !src.polled {
-		src.polled = true
-		d.io.Go(func() { d.search.poll(ctx, f.holder, f.info) })
+	if f.info.Progress > src.info.Progress || !f.info.Whole && src.info.Have != nil && f.info.Have.Count() > src.info.Have.Count() {
+		src.moved = time.Now()
 	}
-	d.join(src)
+	src.holder, src.info, src.whole = f.holder, f.info, f.info.Whole
+	if src.joined {
+		d.offer(src)
+	} else {
+		d.join(src)
+	}
 	if hasChain(f.info) && src.joined && !src.chained {
 		src.chained = true
 		d.io.Go(func() { d.fetchChain(ctx, id) })
 	}
 }
 
+// silent notes why a member says nothing.
+func (d *driver) silent(id peer.ID, err error) {
+	switch {
+	case errors.Is(err, errGone):
+	case errors.Is(err, errLie), errors.Is(err, wire.ErrMalformed):
+		d.log.Warn("member breaks the protocol", "peer", id, "error", err)
+	default:
+		d.log.Debug("member does not answer", "peer", id, "error", err)
+	}
+}
+
 // join makes a member part of the plan if there is room.
 func (d *driver) join(src *source) {
-	if !src.joined && (d.joined() >= maxMembers || d.solo != nil && d.solo != src) {
+	switch {
+	case src.joined, d.solo != nil && d.solo != src, d.joined() >= maxMembers, time.Now().Before(src.rest):
 		return
 	}
 	src.joined = true
-	d.plan.Join(src.id, ownership(string(src.holder.Peer)), src.holder.Far)
-	d.plan.Told(d.now(), src.id, plan.State{Whole: src.whole, Has: src.info.Proven})
+	d.plan.Join(src.id, ownership(string(src.holder.Peer)), d.x.far(src.holder))
+	d.offer(src)
+}
+
+// far reports whether a member is in another zone than this node.
+func (x *Exchange) far(h Holder) bool { return h.Zone != x.swarm.Self().Zone }
+
+// offer tells the plan what a member says.
+func (d *driver) offer(src *source) {
+	d.plan.Told(d.now(), src.id, plan.State{
+		Whole: src.whole, Has: src.info.Proven, Claims: src.info.Claims,
+		Progress: src.info.Progress, Volunteer: src.info.Volunteer, Origin: plan.Serving(src.info.Origin),
+	})
 	if src.whole || src.info.Proven.Any() {
 		d.settle(nil)
 	}
@@ -108,20 +141,22 @@ func (d *driver) bench(src *source) {
 	}
 }
 
-// leave forgets a member, until it is found again, and lets another in.
+// leave takes a member that failed out of the plan for a while, and lets
+// another in.
 func (d *driver) leave(src *source) {
+	src.rest, src.failed, src.odd = time.Now().Add(leftFor), 0, 0
 	d.bench(src)
-	id := src.holder.Peer
-	if d.sources[id] != src {
-		return
-	}
-	delete(d.sources, id)
-	delete(d.byID, src.id)
-	d.search.again(id)
 	if d.solo == src {
 		d.chooseSolo()
 	}
 	d.fillUp()
+}
+
+// forget takes out a member that has nothing any more, or is gone.
+func (d *driver) forget(src *source) {
+	delete(d.sources, src.holder.Peer)
+	delete(d.byID, src.id)
+	d.leave(src)
 }
 
 // fillUp lets members in that had to wait.
@@ -137,7 +172,7 @@ func (d *driver) fillUp() {
 func (d *driver) ban(id peer.ID, reason string, piece int) {
 	d.x.convict(id, reason, d.want.Digest, piece)
 	if src := d.sources[id]; src != nil {
-		d.leave(src)
+		d.forget(src)
 	}
 }
 

@@ -53,7 +53,8 @@ type member struct {
 	log   *journal
 	reg   *prometheus.Registry
 	mesh  *mesh
-	alone bool // thinks that nobody is connected
+	alone bool     // thinks that nobody is connected
+	near  []Holder // who is
 	stop  func()
 }
 
@@ -122,11 +123,13 @@ func (m *member) close() {
 	_ = m.cache.Close()
 }
 
+func (m *member) Self() Holder { return Holder{Peer: m.id, Pieces: []string{m.addr}} }
+
 func (m *member) Near(int) ([]Holder, int) {
 	if m.alone {
 		return nil, 0
 	}
-	return nil, 1
+	return m.near, max(1, len(m.near))
 }
 
 func (m *member) Find(_ context.Context, d digest.Digest) <-chan Holder {

@@ -14,6 +14,9 @@ type metrics struct {
 	fills       *prometheus.CounterVec // by result
 	bans        *prometheus.CounterVec // by reason
 	pieceErrors prometheus.Counter
+	followers   prometheus.Gauge   // connections of members that follow
+	followed    prometheus.Gauge   // connections to members that are followed
+	told        prometheus.Counter // messages
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -23,6 +26,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	vec := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
 	m := &metrics{
 		fetched:     vec("shoal_p2p_fetched_bytes_total", "Bytes of pieces that fills took, by source (origin, peers).", "source"),
 		served:      counter("shoal_p2p_served_bytes_total", "Bytes of pieces sent to members."),
@@ -30,11 +36,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		fills:       vec("shoal_p2p_fills_total", "Fills that ended, by result (ok, not_found, no_space, corrupt, failed).", "result"),
 		bans:        vec("shoal_p2p_bans_total", "Members banned because they lied, by what about (piece, chain, blob, size).", "reason"),
 		pieceErrors: counter("shoal_p2p_piece_errors_total", "Pieces that were wrong, or in doubt, and were fetched again."),
+		followers:   gauge("shoal_p2p_followers", "Members that are told what changes here in the blobs that they fill (connections)."),
+		followed:    gauge("shoal_p2p_followed", "Members that tell this node what changes there in the blobs that it fills (connections)."),
+		told:        counter("shoal_p2p_told_total", "Messages to followers about a blob."),
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.fetched, m.served, m.refused, m.fills, m.bans, m.pieceErrors} {
+	for _, c := range []prometheus.Collector{m.fetched, m.served, m.refused, m.fills, m.bans, m.pieceErrors, m.followers, m.followed, m.told} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("exchange: metrics: %w", err)
 		}

@@ -241,14 +241,15 @@ func (d *driver) resolve(ctx context.Context) ([]found, error) {
 		case <-ctx.Done():
 			return nil, ErrClosed
 		case <-timer.C:
-		case f := <-d.search.out:
-			known = append(known, f)
-			if f.err == nil && f.info.Whole {
-				d.want.Size, d.claimed = f.info.Size, true
-				return known, nil
+		case <-d.search.fresh:
+			for _, f := range d.search.take() {
+				known = append(known, f)
+				if f.err == nil && f.info.Whole {
+					d.want.Size, d.claimed = f.info.Size, true
+				}
 			}
-			if f.err == nil {
-				d.search.again(f.holder.Peer) // its own fill may end any moment
+			if d.claimed {
+				return known, nil
 			}
 		case r := <-o.result:
 			o, notBefore = opening{}, d.now()+reopenEvery

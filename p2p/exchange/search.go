@@ -13,15 +13,21 @@ import (
 )
 
 const (
-	// maxNear is how many connected members are asked without waiting for the
-	// lookup: in a small swarm that finds every holder in one round trip.
-	maxNear = 8
+	// maxNear is how many connected members are followed without waiting for
+	// the lookup: in a small swarm that is everybody, in one round trip.
+	maxNear = 64
+	// maxAsked bounds the members that one fill follows, however it heard of
+	// them.
+	maxAsked = 128
 	// searchEvery is the time between lookups while a fill runs.
 	searchEvery = 10 * time.Second
-	// maxAsking bounds the members that are asked at the same time.
-	maxAsking = 16
-	// pollFirst and pollMost: a member that has only a part is asked again,
-	// ever less often while nothing changes.
+	// againFirst and againMost bound the pause before a member is followed
+	// again after the connection broke; it doubles. Who was killed may be back
+	// in a moment.
+	againFirst = 250 * time.Millisecond
+	againMost  = 10 * time.Second
+	// pollFirst and pollMost: a member that cannot be followed is asked again
+	// while it has only a part, ever less often while nothing changes.
 	pollFirst = 500 * time.Millisecond
 	pollMost  = 5 * time.Second
 )
@@ -35,30 +41,43 @@ func rounds() []time.Duration {
 // found is what a member said about the blob.
 type found struct {
 	holder Holder
-	info   wire.Info
-	err    error
+	said
 }
 
-// search finds members that have a blob and asks what they have. It belongs to
-// one driver; its goroutines end with ctx.
+// search finds members that have a blob, or fill it, and follows what they
+// have. It belongs to one driver; its goroutines end with ctx.
 type search struct {
-	x    *Exchange
-	want blob.Descriptor
-	out  chan found
+	x     *Exchange
+	want  blob.Descriptor
+	fresh chan struct{} // holds a value after news
+	woken chan struct{} // holds a value when run has something to do
 
 	mu      sync.Mutex
-	asking  map[peer.ID]bool // being asked; true if a lookup named it: worth waiting for
-	has     map[peer.ID]bool // said that it has something
+	asked   map[peer.ID]*asked
+	news    map[peer.ID]said // what was said last and not taken yet
+	met     []Holder         // to be asked
 	rounds  int              // lookups that have ended
 	looking int              // lookups that have not
 	begun   bool             // alone is known
 	alone   bool             // no member is connected
 }
 
+// asked is a member that was asked.
+type asked struct {
+	holder  Holder
+	told    bool   // it was named for this blob: worth waiting for
+	waiting bool   // it has not answered yet
+	fills   bool   // it said that it has something, or fills it
+	leave   func() // ends the follow; nil if there is none
+	poll    bool   // it is too old to be followed
+	tries   int    // that failed, in a row
+	again   time.Time
+}
+
 func newSearch(x *Exchange, want blob.Descriptor) *search {
 	return &search{
-		x: x, want: want, out: make(chan found, maxAsking),
-		asking: make(map[peer.ID]bool), has: make(map[peer.ID]bool),
+		x: x, want: want, fresh: make(chan struct{}, 1), woken: make(chan struct{}, 1),
+		asked: make(map[peer.ID]*asked), news: make(map[peer.ID]said),
 	}
 }
 
@@ -66,20 +85,28 @@ func newSearch(x *Exchange, want blob.Descriptor) *search {
 func (s *search) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer s.leaveAll()
+	times, i := rounds(), 0
 	start := time.Now()
-	times := rounds()
-	for i := 0; ; i++ {
-		s.round(ctx, &wg)
-		next := start.Add(searchEvery * time.Duration(i-len(times)+2))
-		if i+1 < len(times) {
-			next = start.Add(times[i+1])
+	next, timer := start, time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if now := time.Now(); !now.Before(next) {
+			s.round(ctx, &wg)
+			if i++; i < len(times) {
+				next = start.Add(times[i])
+			} else {
+				next = now.Add(searchEvery)
+			}
 		}
-		wait := time.NewTimer(time.Until(next))
+		s.greet()
+		again := s.retry(ctx, &wg)
+		timer.Reset(min(time.Until(next), again))
 		select {
 		case <-ctx.Done():
-			wait.Stop()
 			return
-		case <-wait.C:
+		case <-s.woken:
+		case <-timer.C:
 		}
 	}
 }
@@ -100,11 +127,11 @@ func (s *search) round(ctx context.Context, wg *sync.WaitGroup) {
 		return
 	}
 	for _, h := range near {
-		s.ask(ctx, wg, h, false)
+		s.ask(h, false)
 	}
 	wg.Go(func() { // may take seconds: somebody named is not there any more
 		for h := range s.x.swarm.Find(ctx, s.want.Digest) {
-			s.ask(ctx, wg, h, true)
+			s.ask(h, true)
 		}
 		s.mu.Lock()
 		s.looking--
@@ -113,47 +140,177 @@ func (s *search) round(ctx context.Context, wg *sync.WaitGroup) {
 	})
 }
 
-// ask asks a member in the background, if it is not known to have something,
-// or being asked, or banned. told means that a lookup named it.
-func (s *search) ask(ctx context.Context, wg *sync.WaitGroup, h Holder, told bool) {
+// ask follows a member if that is not done already, and it is not banned. told
+// means that it was named for this blob.
+func (s *search) ask(h Holder, told bool) {
 	now := time.Now()
-	if s.x.bans.Holds(h.Peer, now) {
+	if h.Peer == s.x.self || s.x.bans.Holds(h.Peer, now) {
 		return
 	}
 	told = told && !s.x.silent.Holds(h.Peer, now)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, already := s.asking[h.Peer]; already {
-		s.asking[h.Peer] = told || s.asking[h.Peer]
-		return
-	}
-	if s.has[h.Peer] || len(s.asking) >= maxAsking {
-		return
-	}
-	s.asking[h.Peer] = told
-	wg.Go(func() {
-		info, err := s.x.client.info(ctx, h, s.want)
-		if err != nil && !errors.Is(err, errGone) && !errors.Is(err, errBusy) && ctx.Err() == nil {
-			s.x.silent.Add(h.Peer, time.Now())
-		} else if ctx.Err() == nil {
-			s.x.silent.Pardon(h.Peer)
+	a := s.asked[h.Peer]
+	switch {
+	case a != nil:
+		a.told = a.told || told
+		if len(h.Pieces) > 0 {
+			a.holder = h
 		}
-		s.mu.Lock()
-		delete(s.asking, h.Peer)
-		s.has[h.Peer] = err == nil
+	case len(s.asked) < maxAsked && len(h.Pieces) > 0:
+		a = &asked{holder: h, told: told, waiting: true}
+		s.asked[h.Peer] = a
+	default:
+		a = nil
+	}
+	if a == nil || a.leave != nil || a.poll || now.Before(a.again) {
 		s.mu.Unlock()
-		select {
-		case s.out <- found{h, info, err}:
-		case <-ctx.Done():
-		}
-	})
-}
-
-// again lets a member be asked again that said it has something.
-func (s *search) again(id peer.ID) {
+		return
+	}
+	a.leave = func() {} // nobody else begins it
+	s.mu.Unlock()
+	leave := s.x.follows.begin(h, s.want, s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.has, id)
+	if a.leave != nil { // it has not ended already
+		a.leave = leave
+	}
+}
+
+// hear takes in what a member says; it is the search's audience.
+func (s *search) hear(id peer.ID, w said) {
+	now := time.Now()
+	s.judge(id, w.err, now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.asked[id]
+	if a == nil {
+		return
+	}
+	a.fills = w.err == nil
+	switch {
+	case w.err == nil || errors.Is(w.err, errGone):
+		a.waiting, a.tries = false, 0
+	case errors.Is(w.err, errNoFollow):
+		a.leave, a.poll = nil, true
+		wake(s.woken)
+		return
+	default:
+		a.waiting, a.leave = false, nil
+		a.again = now.Add(min(againMost, againFirst<<min(a.tries, 10)))
+		a.tries++
+		wake(s.woken)
+	}
+	s.tell(id, w)
+}
+
+// judge remembers whether a member answers.
+func (s *search) judge(id peer.ID, err error, now time.Time) {
+	switch {
+	case err == nil, errors.Is(err, errGone):
+		s.x.silent.Pardon(id)
+	case errors.Is(err, errBusy), errors.Is(err, errFull), errors.Is(err, errNoFollow), errors.Is(err, ErrClosed):
+	default:
+		s.x.silent.Add(id, now)
+	}
+}
+
+// tell leaves news for the driver. mu is held.
+func (s *search) tell(id peer.ID, w said) {
+	s.news[id] = w
+	wake(s.fresh)
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what was said since the last time: of each member the last.
+func (s *search) take() []found {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]found, 0, len(s.news))
+	for id, w := range s.news {
+		all = append(all, found{s.asked[id].holder, w})
+	}
+	clear(s.news)
+	return all
+}
+
+// meet lets members be asked that somebody named, or that asked themselves.
+func (s *search) meet(others ...Holder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.met) < maxAsked {
+		s.met = append(s.met, others...)
+	}
+	wake(s.woken)
+}
+
+// greet asks whom the search has met.
+func (s *search) greet() {
+	s.mu.Lock()
+	met := s.met
+	s.met = nil
+	s.mu.Unlock()
+	for _, h := range met {
+		s.ask(h, true)
+	}
+}
+
+// retry follows members again whose connection broke, polls those that are too
+// old, and returns when to come back.
+func (s *search) retry(ctx context.Context, wg *sync.WaitGroup) time.Duration {
+	now, next := time.Now(), searchEvery
+	var again []Holder
+	s.mu.Lock()
+	for _, a := range s.asked {
+		switch {
+		case a.poll:
+			if a.leave == nil {
+				a.leave = func() {}
+				h := a.holder
+				wg.Go(func() { s.poll(ctx, h) })
+			}
+		case a.leave != nil:
+		case now.Before(a.again):
+			next = min(next, a.again.Sub(now))
+		default:
+			again = append(again, a.holder)
+		}
+	}
+	s.mu.Unlock()
+	for _, h := range again {
+		s.ask(h, false)
+	}
+	return next
+}
+
+// leaveAll ends all follows.
+func (s *search) leaveAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.asked {
+		if a.leave != nil {
+			a.leave()
+		}
+		a.leave = func() {}
+	}
+}
+
+// holders returns the members that have something, or fill the blob.
+func (s *search) holders() []Holder {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Holder
+	for _, a := range s.asked {
+		if a.fills {
+			all = append(all, a.holder)
+		}
+	}
+	return all
 }
 
 // state is how far a search has come.
@@ -168,47 +325,49 @@ type state struct {
 func (s *search) state(rounds int) state {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	told := false
-	for _, t := range s.asking {
-		told = told || t
+	waiting, told := len(s.met) > 0, false
+	for _, a := range s.asked {
+		waiting = waiting || a.waiting
+		told = told || a.waiting && a.told
 	}
 	return state{
 		alone: s.begun && s.alone,
-		idle:  s.rounds >= rounds && s.looking == 0 && len(s.asking) == 0 && len(s.out) == 0,
+		idle:  s.rounds >= rounds && s.looking == 0 && !waiting && len(s.news) == 0,
 		told:  told,
 	}
 }
 
-// poll asks a member that has a part of the blob again and again, until it has
-// the whole, or nothing, or ctx is done.
-func (s *search) poll(ctx context.Context, h Holder, last wire.Info) {
-	wait := pollFirst
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
+// poll asks a member that cannot be followed again and again, until ctx is
+// done.
+func (s *search) poll(ctx context.Context, h Holder) {
+	var last wire.Info
+	pause := pollFirst
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		if s.x.bans.Holds(h.Peer, time.Now()) {
-			return
-		}
 		info, err := s.x.client.info(ctx, h, s.want)
-		if err == nil && !info.Whole && info.Proven.Equal(last.Proven) {
-			wait = min(pollMost, 2*wait)
-			timer.Reset(wait)
-			continue
+		switch {
+		case ctx.Err() != nil || s.x.bans.Holds(h.Peer, time.Now()):
+			return
+		case err == nil && !info.Whole && last.Proven != nil && info.Proven.Equal(last.Proven):
+			pause = min(pollMost, 2*pause)
+		default:
+			s.polled(h.Peer, said{info: info, err: err})
+			if last, pause = info, pollFirst; err != nil {
+				pause = pollMost
+			}
 		}
-		select {
-		case s.out <- found{h, info, err}:
-		case <-ctx.Done():
+		if info.Whole || wait(ctx, pause) != nil {
 			return
 		}
-		if err != nil || info.Whole {
-			return
-		}
-		last, wait = info, pollFirst
-		timer.Reset(wait)
+	}
+}
+
+// polled takes in an answer.
+func (s *search) polled(id peer.ID, w said) {
+	s.judge(id, w.err, time.Now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.asked[id]; a != nil {
+		a.waiting, a.fills = false, w.err == nil
+		s.tell(id, w)
 	}
 }

@@ -77,6 +77,10 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "members only", http.StatusForbidden)
 		return
 	}
+	if req.URL.Path == wire.FollowPath { // lasts, and takes nobody's slot
+		x.serveFollow(w, req, id)
+		return
+	}
 	if !x.uploads.enter(id) {
 		x.metrics.refused.WithLabelValues("busy").Inc()
 		http.Error(w, "busy", http.StatusServiceUnavailable)
@@ -85,9 +89,7 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer x.uploads.leave(id)
 	r, err := wire.ParseRequest(req.URL.Path)
 	if err != nil || req.Method != http.MethodGet {
-		x.metrics.refused.WithLabelValues("malformed").Inc()
-		x.log.Debug("request refused", "peer", id, "error", err)
-		http.Error(w, "malformed request", http.StatusBadRequest)
+		x.refuse(w, id, err)
 		return
 	}
 	// A body is never expected; the deadline of the header covers it.
@@ -99,6 +101,13 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case wire.KindPieces:
 		x.servePieces(w, req, r, id)
 	}
+}
+
+// refuse answers what is no request of the protocol.
+func (x *Exchange) refuse(w http.ResponseWriter, id peer.ID, err error) {
+	x.metrics.refused.WithLabelValues("malformed").Inc()
+	x.log.Debug("request refused", "peer", id, "error", err)
+	http.Error(w, "malformed request", http.StatusBadRequest)
 }
 
 func notFound(w http.ResponseWriter) { http.Error(w, "not here", http.StatusNotFound) }

@@ -9,11 +9,20 @@
 //	/shoal/1/info/DIGEST                      what do you have of it: an Info
 //	/shoal/1/chain/DIGEST/SIZE                the chain of hash states: a chain body
 //	/shoal/1/pieces/DIGEST/SIZE/FIRST/COUNT   the bytes of COUNT pieces, nothing else
+//	/shoal/1/follow                           tell me what you have of these, and each change
 //
 // SIZE is the asker's belief about the blob's length in bytes; an answer is
 // about the pair (digest, size) and never about the digest alone. Answers are
 // 200 with a Content-Length, 404 (not here, or not at that size, or not all of
 // those pieces are proven), 503 (busy: ask again soon) or 400.
+//
+// To be followed a connection is upgraded (101) and carries frames from then
+// on (follow.go): the asker names blobs that it fills, under IDs of its choice,
+// and the member answers each with what it has of it, and again whenever that
+// changes. One connection serves all blobs; a member that is connected tells
+// news within its round trip, and one that dies is noticed by its connection.
+// To say that one fills a blob is to follow it elsewhere. Members that are too
+// old for this answer 400, and are asked for info again and again instead.
 //
 // What always holds: a request parses to one value and prints as the same
 // path; every parser bounds what it allocates by what it was given, never by

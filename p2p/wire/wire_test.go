@@ -68,6 +68,11 @@ func TestInfo(t *testing.T) {
 		{Size: 9 * blob.PieceSize, Have: have, Proven: bitset.New(9).Set(8)},
 		{Size: 8*blob.PieceSize + 1, Chain: true, Have: have, Proven: have},
 		{Size: 0, Have: bitset.New(0), Proven: bitset.New(0)},
+		{
+			Size: 9 * blob.PieceSize, Have: have, Proven: bitset.New(9), Vouched: bitset.New(9).Set(7), Claims: bitset.New(9).Set(1),
+			Progress: 1 << 40, Volunteer: true, Origin: OriginStreams,
+		},
+		{Size: 1, Whole: true, Volunteer: true, Progress: 1, Origin: OriginUnreachable},
 	} {
 		b := i.Marshal()
 		got, err := ParseInfo(b)
@@ -77,11 +82,18 @@ func TestInfo(t *testing.T) {
 		if !i.Whole && (!got.Have.Equal(i.Have) || !got.Proven.Equal(i.Proven)) {
 			t.Errorf("bitmaps of %+v became %v and %v", i, got.Have, got.Proven)
 		}
+		if got.Progress != i.Progress || got.Volunteer != i.Volunteer || got.Origin != i.Origin ||
+			i.Vouched != nil && !got.Vouched.Equal(i.Vouched) || i.Claims != nil && !got.Claims.Equal(i.Claims) {
+			t.Errorf("%+v became %+v", i, got)
+		}
 		// A newer member may say more.
 		if _, err := ParseInfo(appendField(b, 200, []byte("more"))); err != nil {
 			t.Errorf("with an unknown field: %v", err)
 		}
 		for n := range b {
+			if i.Progress > 0 {
+				break // without the last of its fields it is an Info, too
+			}
 			if _, err := ParseInfo(b[:n]); !errors.Is(err, ErrMalformed) {
 				t.Errorf("%d of %d bytes: %v", n, len(b), err)
 			}
@@ -112,6 +124,11 @@ func TestMalformedInfos(t *testing.T) {
 		"a long bitmap":          part(10*blob.PieceSize, []byte{1, 0, 0}, []byte{1, 0}),
 		"a piece behind the end": part(10*blob.PieceSize, []byte{1, 4}, []byte{1, 0}),
 		"proven and not there":   part(10*blob.PieceSize, []byte{1, 0}, []byte{2, 0}),
+		"vouched and not there":  appendField(part(10*blob.PieceSize, []byte{1, 0}, []byte{1, 0}), tagVouched, []byte{2, 0}),
+		"claims behind the end":  appendField(part(10*blob.PieceSize, []byte{1, 0}, []byte{1, 0}), tagClaims, []byte{0, 4}),
+		"a short progress":       appendField(whole, tagProgress, []byte{1}),
+		"a negative progress":    appendField(whole, tagProgress, []byte{0x80, 0, 0, 0, 0, 0, 0, 0}),
+		"a long origin":          appendField(whole, tagOrigin, []byte{1, 1}),
 	} {
 		if i, err := ParseInfo(b); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %+v, %v", name, i, err)
@@ -121,9 +138,15 @@ func TestMalformedInfos(t *testing.T) {
 
 func TestLargestInfoFits(t *testing.T) {
 	n := uint(blob.PieceCount(blob.MaxSize))
-	all := bitset.New(n).SetAll()
-	if b := (Info{Size: blob.MaxSize, Have: all, Proven: all}).Marshal(); len(b) > MaxInfo {
-		t.Errorf("%d bytes, over the %d that are read", len(b), MaxInfo)
+	for _, size := range []int64{blob.MaxSize, 9 * blob.PieceSize, 1, 0} {
+		all := bitset.New(n).SetAll()
+		b := Info{Size: size, Have: all, Proven: all, Vouched: all, Claims: all, Progress: 1, Origin: OriginRanged}.Marshal()
+		if len(b) > MaxInfo || int64(len(b)) > InfoLimit(size) {
+			t.Errorf("%d bytes about %d, over the %d that are read", len(b), size, InfoLimit(size))
+		}
+		if _, err := ParseInfo(b); err != nil {
+			t.Errorf("a bitmap that is longer than the blob: %v", err)
+		}
 	}
 }
 
@@ -150,6 +173,10 @@ func FuzzParseRequest(f *testing.F) {
 func FuzzParseInfo(f *testing.F) {
 	f.Add(Info{Size: 10, Whole: true, Chain: true}.Marshal())
 	f.Add(Info{Size: 9 * blob.PieceSize, Have: bitset.New(9).Set(3), Proven: bitset.New(9)}.Marshal())
+	f.Add(Info{
+		Size: 9 * blob.PieceSize, Have: bitset.New(9).Set(3), Proven: bitset.New(9), Vouched: bitset.New(9).Set(3),
+		Claims: bitset.New(9).Set(4), Progress: 9, Volunteer: true, Origin: OriginRanged,
+	}.Marshal())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		i, err := ParseInfo(b)
 		if err != nil {
