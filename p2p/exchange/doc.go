@@ -14,6 +14,9 @@
 // an error when no source has brought a piece for a while; it never waits for
 // ever. That its readers have gone does not end it.
 //
+// Several fills of one node take turns at the origin, in the order of their
+// starts (turns.go).
+//
 // # What always holds
 //
 // Only whole blobs and proven pieces are served to members. What a member says

@@ -35,6 +35,7 @@ type driver struct {
 	err       error
 
 	origins origins
+	turn    *turn  // among the fills of this node
 	counts  counts // for status
 	search  *search
 	said    atomic.Pointer[word] // what followers are told
@@ -101,7 +102,7 @@ type counts struct {
 
 func newDriver(x *Exchange, k key, d blob.Descriptor) *driver {
 	dr := &driver{
-		x: x, key: k, search: newSearch(x, d), want: d, log: x.log.With("digest", d.Digest),
+		x: x, key: k, turn: x.turns.next(), search: newSearch(x, d), want: d, log: x.log.With("digest", d.Digest),
 		committed: make(chan struct{}), forgotten: make(chan struct{}),
 		events:  make(chan func(), 64),
 		flights: make(map[plan.ID]flight),
@@ -143,6 +144,7 @@ func (d *driver) run(life context.Context) {
 	cancel()
 	d.first.close()
 	d.await()
+	d.turn.leave(time.Now())
 	d.x.forget(d) // who comes now starts anew
 	d.finish(err)
 }
@@ -276,6 +278,7 @@ func (d *driver) loop(ctx context.Context) error {
 			d.drain() // what was stored before it was rejected
 			d.rejected()
 		case <-d.origins.changed:
+		case <-d.turn.awake:
 		case <-timer.C:
 			idle = true
 		case <-d.fill.Done():
@@ -314,25 +317,28 @@ func (d *driver) step(ctx context.Context) time.Duration {
 	d.aimOrigin()
 	d.reconcile()
 	d.fillUp()
-	room := plan.Room{Members: d.x.members.take(maxStarts), Origin: d.x.origin.take(d.x.limits.plan.OriginRequests)}
+	granted, asked := d.reserve(), 0
+	room := plan.Room{Members: d.x.members.take(maxStarts), Origin: granted.slots}
 	orders := d.plan.Next(d.now(), room)
 	for _, id := range orders.Cancel {
 		d.cancel(id)
 	}
-	full := false
+	full := room.Members == 0 && room.Origin == 0
 	for _, r := range orders.Start {
 		d.start(ctx, r)
 		if r.Member == plan.Origin {
-			room.Origin--
+			asked++
 		} else if room.Members--; room.Members == 0 {
 			full = true // there may be more to ask
 		}
 	}
 	d.x.members.give(room.Members)
-	d.x.origin.give(room.Origin)
+	if d.use(granted, asked) {
+		full = true
+	}
 	d.publish()
 	wait := d.tell()
-	if full || room.Members == 0 && room.Origin == 0 {
+	if full {
 		wait = 10 * time.Millisecond // for memory
 	}
 	now := d.now()

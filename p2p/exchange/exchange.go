@@ -74,6 +74,7 @@ type Exchange struct {
 	silent    *penalty.Box // who did not answer
 	members   *budget      // pieces in memory from members
 	origin    *budget      // and from the origin
+	turns     *turns
 	limits    limits
 
 	// originRate is what fills measured last, in bytes a second (float bits).
@@ -148,6 +149,7 @@ func New(o Options) (*Exchange, error) {
 		silent:  penalty.NewBox(forSilence()),
 		members: newBudget(memberPieces, pool),
 		origin:  newBudget(originPieces, pool),
+		turns:   newTurns(),
 		limits:  defaults(),
 		life:    life, end: end,
 		drivers: make(map[key]*driver),
@@ -238,9 +240,14 @@ func (x *Exchange) drive(d blob.Descriptor, origin blob.Source) (dr *driver, sta
 	if started = dr == nil; started {
 		dr = newDriver(x, k, d)
 		x.drivers[k] = dr
-		x.wg.Go(func() { dr.run(x.life) })
 	}
 	dr.addOrigin(origin)
+	if started {
+		if origin != nil && dr.takesTurns() {
+			dr.turn.expect(time.Now(), origin)
+		}
+		x.wg.Go(func() { dr.run(x.life) })
+	}
 	return dr, started, nil
 }
 

@@ -50,6 +50,9 @@ func (d *driver) start(ctx context.Context, r plan.Request) {
 		d.first = nil
 		d.io.Go(func() {
 			err := d.fromOrigin(ctx, r, origin, first)
+			if d.takesTurns() {
+				d.turn.ended(time.Now())
+			}
 			d.post(func() { d.ended(r, src, err) })
 			cancel()
 		})

@@ -170,7 +170,7 @@ func (d *driver) fromOrigin(ctx context.Context, r plan.Request, src blob.Source
 		return fmt.Errorf("%w: the origin sent the range %v for %v", blob.ErrUnavailable, s.Range, rng)
 	}
 	d.post(func() { d.originAnswers(r, ranged) })
-	if err := d.receive(in, s.Body, buf); err != nil {
+	if err := d.receive(in, d.turn.watch(s.Body), buf); err != nil {
 		return err
 	}
 	if short {

@@ -210,6 +210,10 @@ type Repository struct {
 	name      string
 }
 
+// String returns the repository as people write it, such as
+// "docker.io/library/nginx". It is the same for all sources of the repository.
+func (r *Repository) String() string { return r.registry + "/" + r.name }
+
 // nameGrammar is <name> of the distribution specification.
 var nameGrammar = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 
