@@ -39,13 +39,9 @@ type board struct {
 	bytes  int64     // the progress that was said
 }
 
-// firstWord is what is said of a fill that has just begun.
-func firstWord(size int64) *word {
-	if size < 0 {
-		return &word{kind: wire.FrameFilling}
-	}
-	return &word{wire.FrameInfo, wire.Info{Size: size}.Marshal()}
-}
+// filling is what is said of a fill that has just begun: there is more to come
+// in a moment, or when the size is known.
+func filling() *word { return &word{kind: wire.FrameFilling} }
 
 // tell says what has changed, if it is time to, and returns when to try again
 // if it is not.
@@ -77,10 +73,14 @@ func (d *driver) tell() time.Duration {
 
 // state is what others need to know of the fill, without the progress.
 func (d *driver) state() wire.Info {
-	return wire.Info{
+	info := wire.Info{
 		Size: d.want.Size, Chain: d.board.chain, Have: d.fill.Have(), Proven: d.fill.Proven(), Claims: d.plan.Claims(),
-		Volunteer: true, Origin: wire.Origin(d.plan.Serving()),
+		Volunteer: d.volunteered, Origin: wire.Origin(d.plan.Serving()),
 	}
+	if d.origins.current() == nil {
+		info.Volunteer, info.Origin = false, wire.OriginUnreachable
+	}
+	return info
 }
 
 // word returns what this node has to say about a blob that a member believes

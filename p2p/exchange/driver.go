@@ -55,15 +55,17 @@ type driver struct {
 	first   *opened           // the origin's stream that told the size
 	bytes   fetched
 
-	stored    time.Time // when the last piece was stored
-	busy      time.Time // when there was last somebody to ask
-	rounds    int       // failed closures
-	solo      *source   // after a failed closure without an origin: one at a time
-	settled   bool      // committed is closed
-	aimed     bool      // the plan knows the origin
-	claimed   bool      // the size is a member\'s word
-	answered  bool      // the origin has answered with bytes
-	originErr error     // what it said last; nil if it was bytes
+	stored      time.Time // when the last piece was stored
+	busy        time.Time // when there was last somebody to ask
+	rounds      int       // failed closures
+	solo        *source   // after a failed closure without an origin: one at a time
+	settled     bool      // committed is closed
+	volunteered bool
+	aimed       bool          // the plan knows the origin
+	learnt      time.Duration // when a member told the size
+	believed    peer.ID       // the member whose word the size is; empty if it is nobody's
+	answered    bool          // the origin has answered with bytes
+	originErr   error         // what it said last; nil if it was bytes
 }
 
 // source is a member that has something of the blob, or fills it.
@@ -111,14 +113,9 @@ func newDriver(x *Exchange, k key, d blob.Descriptor) *driver {
 		sizes:   make(map[peer.ID]int64),
 		origins: origins{changed: make(chan struct{}, 1)},
 	}
-	dr.sized()
+	dr.size.Store(d.Size)
+	dr.said.Store(filling())
 	return dr
-}
-
-// sized notes the size that is believed in, for followers.
-func (d *driver) sized() {
-	d.size.Store(d.want.Size)
-	d.said.Store(firstWord(d.want.Size))
 }
 
 func (d *driver) addOrigin(src blob.Source) { d.origins.add(src) }
@@ -171,8 +168,7 @@ func (d *driver) begin(ctx context.Context) error {
 		if known, err = d.resolve(ctx); err != nil {
 			return err
 		}
-		d.sized()
-		d.x.followers.changed(d.key.digest)
+		d.size.Store(d.want.Size)
 	}
 	fill, started, err := d.x.cache.Fill(d.want)
 	if err != nil {
@@ -185,7 +181,7 @@ func (d *driver) begin(ctx context.Context) error {
 	}
 	d.plan = plan.New(plan.Config{
 		Size: d.want.Size, PieceSize: blob.PieceSize, Here: fill.Have(),
-		Self: ownership(string(d.x.self)), Key: ownership(d.want.Digest.String()), Volunteer: true,
+		Self: ownership(string(d.x.self)), Key: ownership(d.want.Digest.String()),
 		Seed: rand.Uint64(), Tuning: d.x.limits.plan,
 	})
 	d.stored, d.busy = time.Now(), time.Now()
@@ -197,14 +193,8 @@ func (d *driver) begin(ctx context.Context) error {
 	if d.plan.Done() { // restored whole: closure decides
 		d.settle(nil)
 	}
-	if blob.PieceCount(d.want.Size) > 1 {
-		// A blob of one piece is here, and announced, before anybody asks.
-		d.io.Go(func() {
-			if err := d.x.swarm.Announce(ctx, d.want.Digest); err != nil && ctx.Err() == nil {
-				d.log.Debug("fill not announced", "error", err)
-			}
-		})
-	}
+	d.recallOrigin()
+	d.volunteer(ctx)
 	return nil
 }
 
@@ -317,6 +307,7 @@ func (d *driver) step(ctx context.Context) time.Duration {
 	d.aimOrigin()
 	d.reconcile()
 	d.fillUp()
+	d.stepIn(ctx)
 	granted, asked := d.reserve(), 0
 	room := plan.Room{Members: d.x.members.take(maxStarts), Origin: granted.slots}
 	orders := d.plan.Next(d.now(), room)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"shoal/blobcache/blob"
+	"shoal/p2p/wire"
 )
 
 // hopeless returns why the fill is given up, or nil.
@@ -38,10 +39,25 @@ func (d *driver) originSaid() string {
 	return fmt.Sprintf("; the origin said: %v", d.originErr)
 }
 
-// asksMembers reports whether a member is part of the plan.
+// asksMembers reports whether a member is part of the plan that has the whole,
+// or whose fill goes on.
 func (d *driver) asksMembers() bool {
 	for _, s := range d.sources {
-		if s.joined && s.whole {
+		if s.joined && (s.whole || time.Since(s.moved) < d.x.limits.alone) {
+			return true
+		}
+	}
+	return false
+}
+
+// fillers reports whether a member fills the blob that may have it from
+// somewhere else.
+func (d *driver) fillers() bool {
+	if d.plan == nil {
+		return len(d.search.holders()) > 0
+	}
+	for _, s := range d.sources {
+		if !s.whole && s.info.Origin != wire.OriginUnreachable {
 			return true
 		}
 	}
@@ -53,7 +69,7 @@ func (d *driver) asksMembers() bool {
 func (d *driver) unsettled(since time.Duration) error {
 	l := d.x.limits
 	state := d.search.state(lookTwice)
-	members := !state.alone && !state.idle
+	members := !state.alone && (!state.idle || d.fillers())
 	switch {
 	case since >= l.commit:
 	case members:
@@ -100,6 +116,7 @@ func (d *driver) summary(err error) {
 	} else {
 		d.log.Info("fill done", args...)
 	}
+	d.rememberOrigin()
 	if rate, ok := d.plan.OriginRate(d.now()); ok && d.bytes.origin >= 4*blob.PieceSize {
 		d.x.learnOriginRate(rate)
 	}

@@ -72,6 +72,7 @@ type Exchange struct {
 	follows   *follows     // what others have
 	bans      *penalty.Box // who lied
 	silent    *penalty.Box // who did not answer
+	doubted   *penalty.Box // who said a wrong size
 	members   *budget      // pieces in memory from members
 	origin    *budget      // and from the origin
 	turns     *turns
@@ -79,6 +80,7 @@ type Exchange struct {
 
 	// originRate is what fills measured last, in bytes a second (float bits).
 	originRate atomic.Uint64
+	ranged     atomic.Bool // the origin served ranges
 
 	life context.Context // done when the exchange closes; of no single call
 	end  context.CancelFunc
@@ -147,6 +149,7 @@ func New(o Options) (*Exchange, error) {
 		uploads: newUploads(),
 		bans:    penalty.NewBox(forLies()),
 		silent:  penalty.NewBox(forSilence()),
+		doubted: penalty.NewBox(forLies()),
 		members: newBudget(memberPieces, pool),
 		origin:  newBudget(originPieces, pool),
 		turns:   newTurns(),

@@ -58,8 +58,9 @@ func (d *driver) start(ctx context.Context, r plan.Request) {
 		})
 		return
 	}
+	holder := src.holder
 	d.io.Go(func() {
-		err := d.fromMember(ctx, r, src.holder)
+		err := d.fromMember(ctx, r, holder)
 		d.post(func() { d.ended(r, src, err) })
 		cancel()
 	})

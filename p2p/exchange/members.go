@@ -15,9 +15,14 @@ import (
 	"shoal/p2p/wire"
 )
 
-// maxMembers is how many members one fill is fetched from at the same time:
-// enough for any link, and few enough to keep their connections warm.
-const maxMembers = 10
+// maxMembers is how many members can be part of one plan: all whose word
+// counts where members agree on who asks the origin. maxWholes is how many of
+// them may have the whole: these are enough for any link, and few enough to
+// keep their connections warm.
+const (
+	maxMembers = 64
+	maxWholes  = 10
+)
 
 // leftFor is how long a member that failed, or had not what it said, is left
 // out of the plan, whatever it says meanwhile.
@@ -86,8 +91,11 @@ func (d *driver) silent(id peer.ID, err error) {
 
 // join makes a member part of the plan if there is room.
 func (d *driver) join(src *source) {
+	joined, wholes := d.joined()
 	switch {
-	case src.joined, d.solo != nil && d.solo != src, d.joined() >= maxMembers, time.Now().Before(src.rest):
+	case src.joined, d.solo != nil && d.solo != src, time.Now().Before(src.rest):
+		return
+	case joined >= maxMembers, src.whole && wholes >= maxWholes:
 		return
 	}
 	src.joined = true
@@ -100,11 +108,15 @@ func (x *Exchange) far(h Holder) bool { return h.Zone != x.swarm.Self().Zone }
 
 // offer tells the plan what a member says.
 func (d *driver) offer(src *source) {
+	has := src.info.Proven
+	if src.info.Vouched != nil {
+		has = has.Union(src.info.Vouched)
+	}
 	d.plan.Told(d.now(), src.id, plan.State{
-		Whole: src.whole, Has: src.info.Proven, Claims: src.info.Claims,
+		Whole: src.whole, Has: has, Claims: src.info.Claims,
 		Progress: src.info.Progress, Volunteer: src.info.Volunteer, Origin: plan.Serving(src.info.Origin),
 	})
-	if src.whole || src.info.Proven.Any() {
+	if src.whole || has.Any() {
 		d.settle(nil)
 	}
 }
@@ -116,15 +128,18 @@ func ownership(name string) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// joined returns how many members are part of the plan.
-func (d *driver) joined() int {
-	n := 0
+// joined returns how many members are part of the plan, and how many of these
+// have the whole.
+func (d *driver) joined() (n, wholes int) {
 	for _, s := range d.sources {
-		if s.joined {
-			n++
+		if !s.joined {
+			continue
+		}
+		if n++; s.whole {
+			wholes++
 		}
 	}
-	return n
+	return n, wholes
 }
 
 // bench takes a member out of the plan; its requests are broken off.

@@ -101,7 +101,7 @@ func (d *driver) originsTurn() bool {
 	if state.told {
 		wait = max(wait, l.swarmMore)
 	}
-	return d.now() >= wait
+	return d.now()-d.learnt >= wait
 }
 
 // originUsable reports whether there is an origin that answered last time it
@@ -121,10 +121,10 @@ func (o *opened) close() {
 	}
 }
 
-// open asks the origin for a range.
-func (d *driver) open(ctx context.Context, src blob.Source, rng blob.Range) (*opened, error) {
+// open asks the origin for a range of a blob.
+func open(ctx context.Context, src blob.Source, want blob.Descriptor, rng blob.Range) (*opened, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s, err := src.Open(ctx, d.want, rng)
+	s, err := src.Open(ctx, want, rng)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -144,7 +144,7 @@ func (d *driver) fromOrigin(ctx context.Context, r plan.Request, src blob.Source
 	if s == nil || r.First != 0 {
 		first.close()
 		var err error
-		if s, err = d.open(ctx, src, rng); err != nil {
+		if s, err = open(ctx, src, d.want, rng); err != nil {
 			return err
 		}
 	}
@@ -195,7 +195,8 @@ func (d *driver) originFailed(r plan.Request, err error) {
 		return
 	}
 	d.originErr = err
-	if d.claimed && errors.Is(err, errOtherSize) {
+	if d.believed != "" && errors.Is(err, errOtherSize) {
+		d.x.doubted.Add(d.believed, time.Now())
 		d.fill.Fail(err) // a member's word against the registry's
 		return
 	}
@@ -207,94 +208,4 @@ func (d *driver) originFailed(r plan.Request, err error) {
 // refused reports whether an origin said that it will not give the blob.
 func refused(err error) bool {
 	return errors.Is(err, blob.ErrNotFound) || errors.Is(err, blob.ErrDenied) || errors.Is(err, blob.ErrTooLarge)
-}
-
-// reopenEvery is the pause before an origin that failed is asked for the size
-// again.
-const reopenEvery = 500 * time.Millisecond
-
-// opening is the attempt to learn the size from the origin.
-type opening struct {
-	result chan openResult
-	cancel context.CancelFunc
-}
-
-type openResult struct {
-	stream *opened
-	err    error
-}
-
-// resolve learns the size of the blob, from the first that says that it has the
-// whole, or from the origin. It returns what members said meanwhile.
-func (d *driver) resolve(ctx context.Context) ([]found, error) {
-	var known []found
-	var o opening // its channel is nil while nothing is being opened
-	defer func() { d.abandon(o) }()
-	var notBefore time.Duration
-	timer := time.NewTicker(5 * time.Millisecond)
-	defer timer.Stop()
-	for {
-		if src := d.origins.current(); src != nil && o.result == nil && d.now() >= notBefore && d.originsTurn() {
-			o = d.tryOpen(ctx, src)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ErrClosed
-		case <-timer.C:
-		case <-d.search.fresh:
-			for _, f := range d.search.take() {
-				known = append(known, f)
-				if f.err == nil && f.info.Whole {
-					d.want.Size, d.claimed = f.info.Size, true
-				}
-			}
-			if d.claimed {
-				return known, nil
-			}
-		case r := <-o.result:
-			o, notBefore = opening{}, d.now()+reopenEvery
-			if r.err == nil && r.stream.Size < 0 {
-				r.stream.close()
-				r.err = fmt.Errorf("%w: the origin tells no size", blob.ErrUnavailable)
-			}
-			if r.err == nil {
-				d.first, d.want.Size = r.stream, r.stream.Size
-				return known, nil
-			}
-			if d.originErr = r.err; refused(r.err) {
-				d.origins.next()
-			}
-		}
-		since := d.now()
-		if err := d.unsettled(since); err != nil && (o.result == nil || since >= d.x.limits.commit) {
-			return nil, err
-		}
-	}
-}
-
-// tryOpen asks for as much as a first request would.
-func (d *driver) tryOpen(ctx context.Context, src blob.Source) opening {
-	ctx, cancel := context.WithCancel(ctx)
-	o := opening{result: make(chan openResult, 1), cancel: cancel}
-	rng := blob.Range{Length: int64(d.x.limits.plan.RunPieces) * blob.PieceSize}
-	d.io.Go(func() {
-		s, err := d.open(ctx, src, rng)
-		if err != nil {
-			cancel()
-		}
-		o.result <- openResult{s, err}
-	})
-	return o
-}
-
-// abandon gives up an opening whose result nobody needs.
-func (d *driver) abandon(o opening) {
-	if o.result == nil {
-		return
-	}
-	o.cancel()
-	d.io.Go(func() {
-		r := <-o.result
-		r.stream.close()
-	})
 }

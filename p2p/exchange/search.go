@@ -54,6 +54,7 @@ type search struct {
 
 	mu      sync.Mutex
 	asked   map[peer.ID]*asked
+	sized   bool             // the size is known
 	news    map[peer.ID]said // what was said last and not taken yet
 	met     []Holder         // to be asked
 	rounds  int              // lookups that have ended
@@ -67,6 +68,7 @@ type asked struct {
 	holder  Holder
 	told    bool   // it was named for this blob: worth waiting for
 	waiting bool   // it has not answered yet
+	filling bool   // it fills it, and that was all it said
 	fills   bool   // it said that it has something, or fills it
 	leave   func() // ends the follow; nil if there is none
 	poll    bool   // it is too old to be followed
@@ -77,7 +79,18 @@ type asked struct {
 func newSearch(x *Exchange, want blob.Descriptor) *search {
 	return &search{
 		x: x, want: want, fresh: make(chan struct{}, 1), woken: make(chan struct{}, 1),
-		asked: make(map[peer.ID]*asked), news: make(map[peer.ID]said),
+		asked: make(map[peer.ID]*asked), news: make(map[peer.ID]said), sized: want.Size >= 0,
+	}
+}
+
+// learnt notes that a member told the size: others that fill the blob will say
+// in a moment what they have, and are waited for once more.
+func (s *search) learnt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sized = true
+	for _, a := range s.asked {
+		a.waiting = a.waiting || a.filling
 	}
 }
 
@@ -186,10 +199,13 @@ func (s *search) hear(id peer.ID, w said) {
 	if a == nil {
 		return
 	}
-	a.fills = w.err == nil
+	a.fills, a.filling = w.err == nil, w.filling
 	switch {
 	case w.err == nil || errors.Is(w.err, errGone):
-		a.waiting, a.tries = false, 0
+		// Who fills it will say in a moment what it has, and whether it asks
+		// the origin; not so soon if it knows no size, but then neither do we.
+		a.waiting = a.waiting && w.filling && s.sized
+		a.tries = 0
 	case errors.Is(w.err, errNoFollow):
 		a.leave, a.poll = nil, true
 		wake(s.woken)

@@ -170,6 +170,9 @@ func (p *Plan) chooseForOrigin(now time.Duration) (first, count int, ok bool) {
 	if first, count, ok = p.nextRun(most, p.mine()); ok {
 		return first, count, true
 	}
+	if p.serving() == Unknown { // it is this node's turn to find out, owner or not
+		return p.nextRun(1, p.unclaimed)
+	}
 	if p.origin.first {
 		return p.chooseAnything(now, most)
 	}

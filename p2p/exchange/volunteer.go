@@ -1,0 +1,80 @@
+package exchange
+
+import (
+	"context"
+	"math/rand/v2"
+
+	"shoal/blobcache/blob"
+	"shoal/p2p/plan"
+)
+
+const (
+	// volunteers is how many members of a swarm, on average, volunteer to ask
+	// the origin for the others, and announce that they fill a blob. Everybody
+	// has to see about the same ones to agree on who fetches what, and the
+	// members that keep the record of one key must not drown in announcements
+	// (1,000 cost each of them seconds).
+	volunteers = 24
+	// fewVolunteers: who finds fewer of them when the lookups are over
+	// volunteers, too. As many own pieces.
+	fewVolunteers = 8
+)
+
+// willVolunteer decides by lot, with so many other members connected.
+func willVolunteer(others int, lot float64) bool { return float64(others+1)*lot < volunteers }
+
+// volunteer makes this node one of those who ask the origin for others, if the
+// lot says so; else it may do so later (stepIn).
+func (d *driver) volunteer(ctx context.Context) {
+	_, others := d.x.swarm.Near(0)
+	if willVolunteer(others, rand.Float64()) {
+		d.stepForward(ctx)
+	}
+}
+
+// stepIn volunteers when the lookups have found too few others.
+func (d *driver) stepIn(ctx context.Context) {
+	if d.volunteered || !d.search.state(lookTwice).idle {
+		return
+	}
+	n := 0
+	for _, s := range d.sources {
+		if s.info.Volunteer {
+			n++
+		}
+	}
+	if n < fewVolunteers {
+		d.stepForward(ctx)
+	}
+}
+
+func (d *driver) stepForward(ctx context.Context) {
+	d.volunteered, d.board.untold = true, true
+	d.plan.Volunteer(true)
+	if blob.PieceCount(d.want.Size) <= 1 {
+		return // it is here, and announced, before anybody asks
+	}
+	d.io.Go(func() {
+		if err := d.x.swarm.Announce(ctx, d.want.Digest); err != nil && ctx.Err() == nil {
+			d.log.Debug("fill not announced", "error", err)
+		}
+	})
+}
+
+// recallOrigin tells the plan what earlier fills learnt: that the origin serves
+// ranges. What made one stream may be over.
+func (d *driver) recallOrigin() {
+	if d.x.ranged.Load() {
+		d.plan.KnowsOrigin(plan.Ranged)
+	}
+}
+
+// rememberOrigin keeps what this fill learnt for later ones.
+func (d *driver) rememberOrigin() {
+	switch d.plan.Serving() {
+	case plan.Ranged:
+		d.x.ranged.Store(true)
+	case plan.Streams:
+		d.x.ranged.Store(false)
+	}
+}
