@@ -43,8 +43,10 @@ const lookupPatience = 9 * time.Second
 type Fetcher interface {
 	// Fetch returns the fill of d, joined or started, as soon as some source
 	// has committed itself to d. ctx governs the wait for that only; the fill
-	// goes on without it. origin is asked when nobody else has d. Errors:
-	// those of package blob, wrapped.
+	// goes on without it, and is started even if ctx has ended. origin is asked
+	// when nobody else has d; it gives the blobs of a repository in the order
+	// in which their fills were started. Errors: those of package blob,
+	// wrapped.
 	Fetch(ctx context.Context, d blob.Descriptor, origin blob.Source) (*blobcache.Fill, error)
 }
 

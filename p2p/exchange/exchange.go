@@ -186,8 +186,8 @@ func (x *Exchange) Close() error {
 
 // Fetch returns the fill of d, joined or started, as soon as some source has
 // committed itself to it: a member that has pieces, or the origin's answer. ctx
-// governs the wait for that only; the fill goes on without it. origin may be
-// nil, and is kept as one more source if the fill is running. d.Size may be
+// governs the wait for that only; the fill goes on without it, and is started
+// even if ctx has ended. origin may be nil, and is kept as one more source if the fill is running. d.Size may be
 // blob.UnknownSize: then the first source that tells one is believed, and the
 // fill is of that size. Nothing is waited for longer than 10 s.
 //
