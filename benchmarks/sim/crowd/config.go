@@ -161,25 +161,20 @@ func (c *Config) check() error {
 func (c *Config) size() int64 { return int64(c.Pieces) * c.PieceSize }
 
 // Bound returns the time that no protocol can beat: each piece has to leave
-// the origin, or those that have it at the start; to enter each machine that
-// counts; and all that enters somewhere leaves somewhere.
+// the origin, or those that have it at the start, and to enter each machine
+// that counts. That whatever enters must leave somewhere adds nothing: links
+// have the same rate in both directions.
 func (c *Config) Bound() time.Duration {
-	size, sources, up, down, enters := float64(c.size()), c.Origin, c.Origin, math.Inf(1), 0.0
+	size, sources, down := float64(c.size()), c.Origin, math.Inf(1)
 	for _, m := range c.Machines {
-		if m.Liar {
-			continue
-		}
-		up += m.Link
-		if m.Seeded {
+		if m.Seeded && !m.Liar {
 			sources += m.Link
-			continue
 		}
-		enters += size
 		if m.counts() {
 			down = min(down, m.Link)
 		}
 	}
-	return time.Duration(1e9 * max(size/sources, size/down, enters/up))
+	return time.Duration(1e9 * max(size/sources, size/down))
 }
 
 // counts reports whether the makespan waits for the machine.

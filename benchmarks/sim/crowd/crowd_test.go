@@ -60,13 +60,6 @@ func TestBound(t *testing.T) {
 			}
 		}, 2 * size},
 		{"all from one seeded", func(c *Config) { c.Origin = 0; c.Machines[0].Seeded = true }, size},
-		{"uploads of others", func(c *Config) {
-			c.Origin *= 10
-			for i := range c.Machines {
-				c.Machines[i].Link /= 100
-			}
-			// 10 sizes leave the origin at 10, and nodes at 0.01 each.
-		}, 100 * size},
 		{"one slow that does not count", func(c *Config) { c.Machines[5].Link /= 10; c.Machines[5].Aside = true }, size},
 	} {
 		config := small(10, 64)

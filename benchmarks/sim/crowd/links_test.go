@@ -180,8 +180,8 @@ func TestBytesAreConserved(t *testing.T) {
 	}
 }
 
-// A transfer that is given up takes no more of the uplink than what is being
-// sent, and its place is used again.
+// A transfer that is given up takes no more of the uplink than the chunk
+// that is being sent, and its place is used again.
 func TestAClosedTransferStops(t *testing.T) {
 	r := newRig(Gbit, Gbit)
 	i := r.ask(0, 1, 64)
@@ -198,8 +198,8 @@ func TestAClosedTransferStops(t *testing.T) {
 	r.close(i)
 	before := r.nodes[1].up.bytes
 	r.run()
-	if sent := r.nodes[1].up.bytes - before; sent > r.cfg.Chunk {
-		t.Errorf("%d bytes were sent after the end", sent)
+	if sent := r.nodes[1].up.bytes - before; sent > 0 {
+		t.Errorf("%d more bytes were sent after the end", sent)
 	}
 	if !slices.Contains(r.freed, i) {
 		t.Error("the transfer is still referred to")
