@@ -68,8 +68,9 @@ type Costs struct {
 	// Ask is how many of those it asks when a fill starts, and Spare the
 	// members that it goes on to know about, to replace others.
 	Ask, Spare int
-	// Degree is how many members a fill has in its plan, VolunteerDegree the
-	// same for volunteers.
+	// Degree is how many members a fill has in its plan. A volunteer has up
+	// to VolunteerDegree other volunteers besides: owners that do not know
+	// each other fetch the same runs.
 	Degree, VolunteerDegree int
 	// Followers is how many followers a fill tells its state.
 	Followers int
@@ -121,12 +122,12 @@ func Default(nodes int) Config {
 func DefaultCosts() Costs {
 	return Costs{
 		Handshake: 1200 * time.Microsecond, HandshakeTrips: 3,
-		Connected: 64, Ask: 64, Spare: 64, Degree: 12, VolunteerDegree: 32, Followers: 64,
+		Connected: 64, Ask: 16, Spare: 64, Degree: 12, VolunteerDegree: 40, Followers: 64,
 		Tell: 10 * time.Millisecond, Heartbeat: 250 * time.Millisecond,
 		Volunteers: 24, Fewest: 8,
 		Provide: 8 * time.Millisecond, ProvideTrips: 4, Lookup: time.Millisecond, LookupTrips: 3,
 		Holders: 20, HolderWork: 1200 * time.Microsecond,
-		Hold: 0, Requests: 48, OriginRequests: 16,
+		Hold: 150 * time.Millisecond, Requests: 48, OriginRequests: 16,
 		Coalesce: 2 * time.Millisecond,
 	}
 }

@@ -123,7 +123,7 @@ func (w *world) found(n *node, k int32, seen int) {
 			continue
 		}
 		live++
-		if live <= ask && n.joined < n.degree(w) {
+		if live <= ask && n.room(w, j) {
 			w.ask(n, j)
 		}
 	}
@@ -143,12 +143,13 @@ func (w *world) settled(n *node) {
 	}
 }
 
-// degree is how many members a node has in its plan at most.
-func (n *node) degree(w *world) int {
-	if n.volunteer {
-		return w.cfg.Costs.VolunteerDegree
+// room reports whether a node takes another member into its plan. Volunteers
+// must know each other to agree on who owns what: they have room for that.
+func (n *node) room(w *world, other int32) bool {
+	if n.volunteer && w.nodes[other].volunteer {
+		return n.joined-n.others < w.cfg.Costs.VolunteerDegree
 	}
-	return w.cfg.Costs.Degree
+	return n.others < w.cfg.Costs.Degree
 }
 
 // peer returns what a node knows of another.
@@ -213,7 +214,7 @@ func (w *world) follow(s *node, asker int32) {
 		s.followers = append(s.followers, follower{asker, w.nodes[asker].members[s.id]})
 		snap = w.snapshot(s)
 	}
-	if s.plan != nil && s.joined+s.asking < s.degree(w) {
+	if s.plan != nil && s.room(w, asker) {
 		w.ask(s, asker)
 	}
 	w.after(w.cfg.Latency, event{kind: evAnswer, a: asker, b: s.id, c: snap})
@@ -233,7 +234,7 @@ func (w *world) answered(n *node, j, snap int32) {
 		p.idle++
 	case p.refused:
 		w.release(snap)
-	case n.joined >= n.degree(w):
+	case !n.room(w, j):
 		w.unfollow(n, j) // known, for the case that others go
 		n.spare = append(n.spare, j)
 		p.asked = false
@@ -242,6 +243,9 @@ func (w *world) answered(n *node, j, snap int32) {
 	default:
 		p.joined = true
 		n.joined++
+		if !n.volunteer || !w.nodes[j].volunteer {
+			n.others++
+		}
 		n.lastID++
 		p.id = n.lastID
 		n.byID[p.id] = p
@@ -256,12 +260,12 @@ func (w *world) answered(n *node, j, snap int32) {
 
 // exchange adds some members that s knows to those that n may ask.
 func (w *world) exchange(n, s *node) {
-	if n.joined+n.asking >= n.degree(w) {
+	if n.others+n.asking >= w.cfg.Costs.Degree {
 		return
 	}
 	for range min(exchanged, len(s.followers)) {
 		j := s.followers[n.rng.IntN(len(s.followers))].node
-		if n.joined+n.asking < n.degree(w) {
+		if n.others+n.asking < w.cfg.Costs.Degree {
 			w.ask(n, j)
 		} else if len(n.spare) < w.cfg.Costs.Spare {
 			n.spare = append(n.spare, j)

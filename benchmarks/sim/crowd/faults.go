@@ -10,9 +10,7 @@ func (w *world) die(n *node) {
 	if !n.whole {
 		w.pending--
 	}
-	for len(n.transfers) > 0 {
-		w.close(n.transfers[0])
-	}
+	w.hangUp(n)
 	n.plan = nil
 	notice := w.cfg.Latency
 	if n.machine.Silent {
@@ -43,10 +41,13 @@ func (w *world) leave(n *node, j int32) {
 	if p.joined {
 		p.joined = false
 		n.joined--
+		if !n.volunteer || !w.nodes[j].volunteer {
+			n.others--
+		}
 		n.plan.Gone(w.time(), p.id)
 		delete(n.byID, p.id)
 	}
-	for len(n.spare) > 0 && n.joined+n.asking < n.degree(w) {
+	for len(n.spare) > 0 && n.others+n.asking < w.cfg.Costs.Degree {
 		last := n.spare[len(n.spare)-1]
 		n.spare = n.spare[:len(n.spare)-1]
 		w.ask(n, last)

@@ -220,3 +220,12 @@ func (w *world) unpark(to *node) {
 		return
 	}
 }
+
+// hangUp closes all transfers of a node, and lets go of a sender that waits
+// for its downlink.
+func (w *world) hangUp(n *node) {
+	for len(n.transfers) > 0 {
+		w.close(n.transfers[0])
+	}
+	w.unpark(n)
+}

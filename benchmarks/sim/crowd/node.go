@@ -38,6 +38,7 @@ type node struct {
 	byID      map[plan.Member]*peer
 	lastID    plan.Member
 	joined    int
+	others    int // of those, without the volunteers that a volunteer knows
 	asking    int // members that have not answered yet
 	looks     int // lookups that have been answered
 	found     int // volunteers that a lookup named
@@ -219,9 +220,7 @@ func (n *node) end(w *world) {
 	n.whole = true
 	n.times.end = w.now
 	w.pending--
-	for len(n.transfers) > 0 {
-		w.close(n.transfers[0])
-	}
+	w.hangUp(n)
 	n.plan = nil // it serves from now on
 	n.members, n.byID = nil, nil
 }
