@@ -186,6 +186,9 @@ func (f *Fill) picks() *bitset.BitSet {
 		}
 	}
 	for _, pieces := range by {
+		if len(pieces) == f.n {
+			return picks // one answers for everything, and is wrong: that is enough
+		}
 		rand.Shuffle(len(pieces), func(i, k int) { pieces[i], pieces[k] = pieces[k], pieces[i] })
 		for _, i := range pieces[:min(len(pieces), 1<<f.audits)] {
 			picks.Set(i)

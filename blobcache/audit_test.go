@@ -35,7 +35,7 @@ func (c crowd) vouched(by string, wrong []int, pieces ...int) {
 		if slices.Contains(wrong, i) {
 			data = c.s.wrong(i)
 		}
-		if err := c.WriteVouched(i, data, by, []byte(by)); err != nil {
+		if err := c.WriteVouched(i, data, by, c.s.by(by, i)); err != nil {
 			c.t.Fatal(err)
 		}
 	}
@@ -112,13 +112,13 @@ func TestTheGuiltyAreRefused(t *testing.T) {
 		if r.From != liar || r.Origin || !r.Missing || r.Proven {
 			t.Errorf("after the audit %+v", r)
 		}
-		if err := c.WriteVouched(r.Piece, c.s.piece(r.Piece), liar.Peer, []byte("x")); !errors.Is(err, ErrRefused) {
+		if err := c.WriteVouched(r.Piece, c.s.piece(r.Piece), liar.Peer, c.s.by("liar", r.Piece)); !errors.Is(err, ErrRefused) {
 			t.Errorf("a voucher of the liar: %v", err)
 		}
 		if err := c.WritePiece(r.Piece, c.s.piece(r.Piece), liar); !errors.Is(err, ErrRefused) {
 			t.Errorf("a piece of the liar: %v", err)
 		}
-		if err := c.OfferChain(c.s.chain, liar.Peer, []byte("x")); !errors.Is(err, ErrRefused) {
+		if err := c.OfferChain(c.s.chain, liar.Peer, c.s.chainBy("liar")); !errors.Is(err, ErrRefused) {
 			t.Errorf("a chain of the liar: %v", err)
 		}
 		c.vouched(honest.Peer, nil, r.Piece)
@@ -244,6 +244,15 @@ func TestNoAuditWithoutOrigin(t *testing.T) {
 	}
 }
 
+// Who answers for every piece has not what it said: that needs no audit.
+func TestNoAuditOfASoleSource(t *testing.T) {
+	c := newCrowd(t, 8*mib)
+	c.vouched(liar.Peer, []int{5}, c.s.all(0)...)
+	if got := rejections(t, c.Fill, 8); len(got) != 8 || got[0].From != liar || !got[0].Origin {
+		t.Errorf("%+v", got)
+	}
+}
+
 // An audit that a member answers instead of the origin accuses nobody.
 func TestAuditAnsweredByAMember(t *testing.T) {
 	c := newCrowd(t, 8*mib)
@@ -254,7 +263,7 @@ func TestAuditAnsweredByAMember(t *testing.T) {
 		if r.From == honest {
 			data = c.s.wrong(r.Piece) // the liar has a friend
 		}
-		if err := c.WriteVouched(r.Piece, data, "friend", []byte("friend")); err != nil {
+		if err := c.WriteVouched(r.Piece, data, "friend", c.s.by("friend", r.Piece)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -279,7 +288,7 @@ func TestForgedVouchedChain(t *testing.T) {
 			if audited { // it came before the chain, from somebody honest
 				c.vouched(honest.Peer, nil, last...)
 			}
-			if err := c.OfferChain(fake.chain, liar.Peer, []byte("lie")); err != nil {
+			if err := c.OfferChain(fake.chain, liar.Peer, fake.chainBy("liar")); err != nil {
 				t.Fatal(err)
 			}
 			for i := range 11 {
@@ -288,7 +297,7 @@ func TestForgedVouchedChain(t *testing.T) {
 				}
 			}
 			if !audited {
-				if err := c.WriteVouched(11, c.s.piece(11), honest.Peer, []byte("x")); !errors.Is(err, ErrConflict) {
+				if err := c.WriteVouched(11, c.s.piece(11), honest.Peer, c.s.by("honest", 11)); !errors.Is(err, ErrConflict) {
 					t.Fatalf("the right last piece against the forged chain: %v", err)
 				}
 				write(t, c.Fill, c.s, origin, last...)
@@ -311,7 +320,7 @@ func TestForgedEndOfAChain(t *testing.T) {
 	c := newCrowd(t, 12*mib)
 	forged := append(c.s.chain[:10:10], newSample(12*mib, 10).chain[10])
 	sum := sample{chain: forged}.chainSum()
-	if err := c.OfferChain(forged, liar.Peer, []byte("lie")); err != nil {
+	if err := c.OfferChain(forged, liar.Peer, sample{chain: forged}.chainBy("liar")); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 10 {
@@ -319,7 +328,7 @@ func TestForgedEndOfAChain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := c.WriteVouched(10, c.s.piece(10), honest.Peer, []byte("x")); !errors.Is(err, ErrConflict) {
+	if err := c.WriteVouched(10, c.s.piece(10), honest.Peer, c.s.by("honest", 10)); !errors.Is(err, ErrConflict) {
 		t.Fatalf("the right piece against the forged state: %v", err)
 	}
 	write(t, c.Fill, c.s, origin, 10, 11)
@@ -383,7 +392,7 @@ func TestAuditOfTheDisk(t *testing.T) {
 func TestVoucherForAPieceThatIsHere(t *testing.T) {
 	c := newCrowd(t, 3*mib)
 	write(t, c.Fill, c.s, honest, 0)
-	if err := c.WriteVouched(0, c.s.wrong(0), liar.Peer, []byte("x")); err != nil {
+	if err := c.WriteVouched(0, c.s.wrong(0), liar.Peer, c.s.by("liar", 0)); err != nil {
 		t.Error(err)
 	}
 	if c.Shareable().Any() {

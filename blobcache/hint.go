@@ -9,6 +9,7 @@ import (
 
 	"shoal/blobcache/blob"
 	"shoal/blobcache/proof"
+	"shoal/blobcache/statement"
 )
 
 // offer is a chain that somebody offered, and that is not proven. Its fields
@@ -16,10 +17,10 @@ import (
 type offer struct {
 	hint        proof.Chain // nil if there is none; agrees with hasher
 	hintSum     [sha256.Size]byte
-	hintBy      string         // who answers for it
-	hintVoucher []byte         // nil if nobody has signed it
-	linked      *bitset.BitSet // pieces that agree with hint
-	compared    int            // pieces 0 to compared-1 were hashed and compared with it
+	hintBy      string             // who answers for it
+	hintVoucher *statement.Voucher // nil if nobody has signed it
+	linked      *bitset.BitSet     // pieces that agree with hint
+	compared    int                // pieces 0 to compared-1 were hashed and compared with it
 }
 
 // OfferChain gives the fill a chain for which peer answers: a hint. While it
@@ -32,7 +33,7 @@ type offer struct {
 // ErrConflict if it differs from what was hashed or offered so far. ErrRefused
 // if peer was found wrong. For a fill that has ended, and where chains are not
 // supported, it does nothing.
-func (f *Fill) OfferChain(c proof.Chain, peer string, voucher []byte) error {
+func (f *Fill) OfferChain(c proof.Chain, peer string, voucher *statement.Voucher) error {
 	if !c.Fits(f.key.size) {
 		return fmt.Errorf("chain of %s from %s: %w: length", f.key.digest, peer, ErrConflict)
 	}
@@ -92,26 +93,26 @@ func (f *Fill) consistent(c proof.Chain, sum [sha256.Size]byte) bool {
 	return !ok || f.front >= f.n || s == c.Before(f.front)
 }
 
-// VouchChain tells whether the fill goes by the chain whose bytes have that
-// SHA-256, offered or proven: then WriteLinked takes pieces that are said to
+// VouchChain tells whether the fill goes by the chain that the voucher is
+// about, offered or proven: then WriteLinked takes pieces that are said to
 // agree with it. If nobody has vouched for an offered one, it takes this
 // voucher, for which signer answers.
-func (f *Fill) VouchChain(sum [sha256.Size]byte, signer string, voucher []byte) bool {
+func (f *Fill) VouchChain(signer string, voucher statement.Voucher) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.sealed != nil {
-		return sha256.Sum256(f.sealed.Bytes()) == sum
+		return sha256.Sum256(f.sealed.Bytes()) == voucher.Sum
 	}
-	if f.hint == nil || f.hintSum != sum || f.consider(f.hint, sum, signer) != nil {
+	if f.hint == nil || f.hintSum != voucher.Sum || f.consider(f.hint, voucher.Sum, signer) != nil {
 		return false
 	}
-	f.vouchHint(signer, voucher)
+	f.vouchHint(signer, &voucher)
 	return true
 }
 
 // vouchHint has signer answer for the hint, if nobody has signed it yet. The
 // caller holds mu.
-func (f *Fill) vouchHint(signer string, voucher []byte) {
+func (f *Fill) vouchHint(signer string, voucher *statement.Voucher) {
 	if f.hintVoucher != nil || voucher == nil {
 		return
 	}
@@ -121,10 +122,13 @@ func (f *Fill) vouchHint(signer string, voucher []byte) {
 
 // Hint returns the chain that somebody has vouched for, and the voucher; it is
 // not proven. False if there is none.
-func (f *Fill) Hint() (c proof.Chain, voucher []byte, ok bool) {
+func (f *Fill) Hint() (c proof.Chain, voucher statement.Voucher, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.hint, f.hintVoucher, f.hint != nil && f.hintVoucher != nil
+	if f.hintVoucher == nil {
+		return nil, statement.Voucher{}, false
+	}
+	return f.hint, *f.hintVoucher, true
 }
 
 // passLinked moves the frontier over pieces that agree with the hint: if they

@@ -2,7 +2,6 @@ package blobcache
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,20 +9,21 @@ import (
 	"github.com/bits-and-blooms/bitset"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/statement"
 )
 
 // lending is what a fill may give to members before it is proven. Its fields
 // are guarded by Fill.mu.
 type lending struct {
-	own      *bitset.BitSet // pieces that this node took from the origin itself
-	vouched  *bitset.BitSet // pieces that came with a voucher
-	vouchers map[int][]byte // of both; of own ones once somebody wanted them
-	lent     uint64         // grows when a piece is dropped: what was lent may be another by now
-	shared   chan struct{}  // closed when Shareable changes; nil if nobody waits
+	own      *bitset.BitSet             // pieces that this node took from the origin itself
+	vouched  *bitset.BitSet             // pieces that came with a voucher
+	vouchers map[int]*statement.Voucher // of both; of own ones once somebody wanted them
+	lent     uint64                     // grows when a piece is dropped: what was lent may be another by now
+	shared   chan struct{}              // closed when Shareable changes; nil if nobody waits
 }
 
 func newLending(n int) lending {
-	return lending{own: bitset.New(uint(n)), vouched: bitset.New(uint(n)), vouchers: map[int][]byte{}}
+	return lending{own: bitset.New(uint(n)), vouched: bitset.New(uint(n)), vouchers: map[int]*statement.Voucher{}}
 }
 
 // Shareable returns the pieces that may be given to members, because somebody
@@ -72,9 +72,9 @@ func (f *Fill) share() {
 type Standing struct {
 	Proven bool
 	// Chain is the voucher of a chain that the piece agrees with.
-	Chain []byte
+	Chain *statement.Voucher
 	// Piece is the voucher of the piece itself.
-	Piece []byte
+	Piece *statement.Voucher
 }
 
 // Lend returns count pieces from first on, for a member. The pieces must be
@@ -82,7 +82,7 @@ type Standing struct {
 // fill, when the blob is to be had from the Cache. vouch makes the voucher of
 // a piece that this node took from the origin; it is called once for each,
 // when it is first lent, and the fill keeps what it returns.
-func (f *Fill) Lend(first, count int, vouch func(piece int, sum [sha256.Size]byte) []byte) (*Loan, error) {
+func (f *Fill) Lend(first, count int, vouch func(piece int, sum [sha256.Size]byte) statement.Voucher) (*Loan, error) {
 	l, err := f.lend(first, count)
 	if err != nil {
 		return nil, fmt.Errorf("pieces %d to %d of %s: %w", first, first+count-1, f.key.digest, err)
@@ -183,7 +183,7 @@ func (l *Loan) readAt(p []byte, off int64) (int, error) {
 func (l *Loan) Close() error { return l.file.Close() }
 
 // vouch makes the voucher of piece i, which is the own, and keeps it.
-func (l *Loan) vouch(i int, sign func(int, [sha256.Size]byte) []byte) ([]byte, error) {
+func (l *Loan) vouch(i int, sign func(int, [sha256.Size]byte) statement.Voucher) (*statement.Voucher, error) {
 	buf := l.f.c.pieces.Get().(*[blob.PieceSize]byte)
 	defer l.f.c.pieces.Put(buf)
 	r := blob.Piece(i, l.f.key.size)
@@ -191,15 +191,12 @@ func (l *Loan) vouch(i int, sign func(int, [sha256.Size]byte) []byte) ([]byte, e
 		return nil, err
 	}
 	voucher := sign(i, sha256.Sum256(buf[:r.Length]))
-	if voucher == nil {
-		return nil, errors.New("there is nobody to sign it")
-	}
 	l.f.mu.Lock()
 	defer l.f.mu.Unlock()
 	if l.f.lent == l.lent {
-		l.f.vouchers[i] = voucher
+		l.f.vouchers[i] = &voucher
 	}
-	return voucher, nil
+	return &voucher, nil
 }
 
 // keepVoucher keeps what stands for a piece that was just written. The caller

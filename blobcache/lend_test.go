@@ -10,12 +10,29 @@ import (
 	"testing"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/statement"
 )
 
-// signed is what tests take for a voucher of piece i.
-func signed(i int, sum [sha256.Size]byte) []byte { return fmt.Appendf(nil, "%d %x", i, sum) }
+// word is what tests take for a voucher: here nobody looks at signatures.
+func word(signer string, sum [sha256.Size]byte) (v statement.Voucher) {
+	copy(v.Signer[:], signer)
+	v.Sum = sum
+	return v
+}
 
-func (s sample) voucher(i int) []byte { return signed(i, sha256.Sum256(s.piece(i))) }
+// signed is the own voucher of a piece.
+func signed(i int, sum [sha256.Size]byte) statement.Voucher { return word(fmt.Sprint("own ", i), sum) }
+
+// by is somebody's voucher of piece i.
+func (s sample) by(signer string, i int) statement.Voucher {
+	return word(signer, sha256.Sum256(s.piece(i)))
+}
+
+// chainBy is somebody's voucher of the chain.
+func (s sample) chainBy(signer string) *statement.Voucher {
+	v := word(signer, s.chainSum())
+	return &v
+}
 
 func (s sample) chainSum() [sha256.Size]byte { return sha256.Sum256(s.chain.Bytes()) }
 
@@ -47,7 +64,7 @@ func TestLend(t *testing.T) {
 	write(t, f, s, origin, 2)
 	write(t, f, s, mirror, 3)
 	write(t, f, s, honest, 1) // whose word is all there is
-	if err := f.WriteVouched(6, s.piece(6), honest.Peer, []byte("theirs")); err != nil {
+	if err := f.WriteVouched(6, s.piece(6), honest.Peer, s.by("honest", 6)); err != nil {
 		t.Fatal(err)
 	}
 	if got := f.Shareable().String(); got != "{2,3,6}" {
@@ -61,12 +78,12 @@ func TestLend(t *testing.T) {
 		t.Errorf("own pieces: %d bytes, %v", len(data), err)
 	}
 	for k, st := range standings {
-		if st.Proven || st.Chain != nil || !bytes.Equal(st.Piece, s.voucher(2+k)) {
+		if st.Proven || st.Chain != nil || *st.Piece != s.by(fmt.Sprint("own ", 2+k), 2+k) {
 			t.Errorf("own piece %d stands by %+v", 2+k, st)
 		}
 	}
 	data, standings, err = lend(t, f, 6, 1)
-	if err != nil || !bytes.Equal(data, s.piece(6)) || string(standings[0].Piece) != "theirs" {
+	if err != nil || !bytes.Equal(data, s.piece(6)) || *standings[0].Piece != s.by("honest", 6) {
 		t.Errorf("a vouched piece: %d bytes by %+v, %v", len(data), standings, err)
 	}
 	for _, run := range [][2]int{{1, 1}, {0, 1}, {1, 2}, {6, 2}, {-1, 1}, {2, 0}} {
@@ -87,18 +104,15 @@ func TestLend(t *testing.T) {
 	}
 }
 
-// An own piece is hashed and signed once, and by nobody if there is nobody.
+// An own piece is hashed and signed once.
 func TestOwnVoucherIsMadeOnce(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})
 	s := newSample(2*mib, 2)
 	f := startFill(t, c, s)
 	write(t, f, s, origin, 1)
-	if _, err := f.Lend(1, 1, func(int, [sha256.Size]byte) []byte { return nil }); err == nil {
-		t.Error("a piece for which nobody answers")
-	}
 	made := 0
 	for range 3 {
-		l, err := f.Lend(1, 1, func(i int, sum [sha256.Size]byte) []byte { made++; return signed(i, sum) })
+		l, err := f.Lend(1, 1, func(i int, sum [sha256.Size]byte) statement.Voucher { made++; return signed(i, sum) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,17 +133,17 @@ func TestLendProven(t *testing.T) {
 	}
 	f := startFill(t, c, s)
 	write(t, f, s, honest, 3)
-	if err := f.WriteVouched(2, s.piece(2), honest.Peer, []byte("theirs")); err != nil {
+	if err := f.WriteVouched(2, s.piece(2), honest.Peer, s.by("honest", 2)); err != nil {
 		t.Fatal(err)
 	}
 	if data, standings, err := lend(t, f, 2, 2); err != nil || !bytes.Equal(data, s.data[2*mib:]) || !standings[0].Proven || !standings[1].Proven {
 		t.Errorf("%d bytes by %+v, %v", len(data), standings, err)
 	}
 	// Against what is proven no voucher and no word helps.
-	if err := f.WriteVouched(1, s.wrong(1), liar.Peer, []byte("lie")); !errors.Is(err, blob.ErrCorrupt) {
+	if err := f.WriteVouched(1, s.wrong(1), liar.Peer, s.by("liar", 1)); !errors.Is(err, blob.ErrCorrupt) {
 		t.Errorf("a vouched lie: %v", err)
 	}
-	if !f.VouchChain(s.chainSum(), honest.Peer, nil) || f.VouchChain([32]byte{1}, liar.Peer, nil) {
+	if !f.VouchChain(honest.Peer, *s.chainBy("honest")) || f.VouchChain(liar.Peer, word("liar", [32]byte{1})) {
 		t.Error("the proven chain is not the one that the fill goes by")
 	}
 	if err := f.WriteLinked(1, s.wrong(1), s.chainSum()); !errors.Is(err, blob.ErrCorrupt) {
@@ -163,7 +177,7 @@ func TestLendUnderAChain(t *testing.T) {
 		t.Error("a chain is passed on that nobody vouched for")
 	}
 	changed := f.Watch()
-	if !f.VouchChain(s.chainSum(), honest.Peer, []byte("chain")) {
+	if !f.VouchChain(honest.Peer, *s.chainBy("honest")) {
 		t.Fatal("the chain is not known")
 	}
 	<-changed
@@ -172,14 +186,14 @@ func TestLendUnderAChain(t *testing.T) {
 	if got := f.Shareable().String(); got != "{0,1,3,4}" {
 		t.Errorf("under a vouched chain: %s", got)
 	}
-	if chain, voucher, ok := f.Hint(); !ok || string(voucher) != "chain" || !slices.Equal(chain, s.chain) {
-		t.Errorf("the chain to pass on: %d states, %s, %v", len(chain), voucher, ok)
+	if chain, voucher, ok := f.Hint(); !ok || voucher != *s.chainBy("honest") || !slices.Equal(chain, s.chain) {
+		t.Errorf("the chain to pass on: %d states, %x, %v", len(chain), voucher, ok)
 	}
 	if err := f.WriteLinked(5, s.piece(5), s.chainSum()); err != nil {
 		t.Fatal(err)
 	}
 	_, standings, err := lend(t, f, 3, 3)
-	if err != nil || string(standings[1].Chain) != "chain" || string(standings[2].Chain) != "chain" || !bytes.Equal(standings[0].Piece, s.voucher(3)) {
+	if err != nil || *standings[1].Chain != *s.chainBy("honest") || standings[2].Chain != standings[1].Chain || *standings[0].Piece != s.by("own 3", 3) {
 		t.Errorf("%+v, %v", standings, err)
 	}
 	if f.Proven().Any() {
@@ -196,10 +210,10 @@ func TestWriteLinked(t *testing.T) {
 	if err := f.WriteLinked(0, s.piece(0), s.chainSum()); !errors.Is(err, ErrConflict) {
 		t.Errorf("without any chain: %v", err)
 	}
-	if f.VouchChain(s.chainSum(), honest.Peer, []byte("chain")) {
+	if f.VouchChain(honest.Peer, *s.chainBy("honest")) {
 		t.Error("a chain out of nowhere")
 	}
-	if err := f.OfferChain(s.chain, honest.Peer, []byte("chain")); err != nil {
+	if err := f.OfferChain(s.chain, honest.Peer, s.chainBy("honest")); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.WriteLinked(0, s.wrong(0), s.chainSum()); !errors.Is(err, blob.ErrCorrupt) {
@@ -233,7 +247,7 @@ func TestHalfForgedChainCoversWhatAgrees(t *testing.T) {
 	write(t, f, s, honest, 0, 1, 2)
 	until(t, "three pieces are hashed", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.front == 3 && !f.hashing })
 	half := append(fake.chain[:1:1], s.chain[1:]...)
-	if err := f.OfferChain(half, liar.Peer, []byte("chain")); err != nil {
+	if err := f.OfferChain(half, liar.Peer, s.chainBy("liar")); err != nil {
 		t.Fatal(err)
 	}
 	if got := f.Shareable().String(); got != "{2}" {
@@ -246,7 +260,7 @@ func TestLoanOfADroppedPiece(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})
 	s := newSample(3*mib, 5)
 	f := startFill(t, c, s)
-	if err := f.WriteVouched(0, s.wrong(0), liar.Peer, []byte("lie")); err != nil {
+	if err := f.WriteVouched(0, s.wrong(0), liar.Peer, s.by("liar", 0)); err != nil {
 		t.Fatal(err)
 	}
 	write(t, f, s, origin, 1)
@@ -318,7 +332,7 @@ func TestWatch(t *testing.T) {
 	if told(watched) {
 		t.Error("a piece that is not shareable counts")
 	}
-	if err := f.WriteVouched(1, s.piece(1), honest.Peer, []byte("theirs")); err != nil || !told(watched) {
+	if err := f.WriteVouched(1, s.piece(1), honest.Peer, s.by("honest", 1)); err != nil || !told(watched) {
 		t.Errorf("a vouched piece is not told, %v", err)
 	}
 	watched = f.Watch()

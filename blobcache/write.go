@@ -6,6 +6,7 @@ import (
 
 	"shoal/blobcache/blob"
 	"shoal/blobcache/proof"
+	"shoal/blobcache/statement"
 )
 
 // WritePiece writes piece i, whole, which from sent. A piece that is here
@@ -27,8 +28,8 @@ func (f *Fill) WritePiece(i int, data []byte, from Provenance) error {
 // whoever sent it: signer answers for it. The caller has checked the voucher,
 // and that the data matches it. The piece may be given to members with the
 // voucher, which is not looked at here.
-func (f *Fill) WriteVouched(i int, data []byte, signer string, voucher []byte) error {
-	return f.write(&delivery{f: f, i: i, from: Provenance{Peer: signer}, voucher: voucher}, data)
+func (f *Fill) WriteVouched(i int, data []byte, signer string, voucher statement.Voucher) error {
+	return f.write(&delivery{f: f, i: i, from: Provenance{Peer: signer}, voucher: &voucher}, data)
 }
 
 // WriteLinked is WritePiece of a piece that is said to agree with the chain
@@ -71,7 +72,7 @@ type delivery struct {
 	f       *Fill
 	i       int
 	from    Provenance
-	voucher []byte             // nil if there is none
+	voucher *statement.Voucher // nil if there is none
 	under   *[sha256.Size]byte // said to agree with that chain, if not nil
 
 	// What claim and check find.

@@ -73,8 +73,9 @@ func (d *driver) tell() time.Duration {
 
 // state is what others need to know of the fill, without the progress.
 func (d *driver) state() wire.Info {
+	have, proven, vouched := inventory(d.fill)
 	info := wire.Info{
-		Size: d.want.Size, Chain: d.board.chain, Have: d.fill.Have(), Proven: d.fill.Proven(), Claims: d.plan.Claims(),
+		Size: d.want.Size, Chain: d.board.chain, Have: have, Proven: proven, Vouched: vouched, Claims: d.plan.Claims(),
 		Volunteer: d.volunteered, Origin: wire.Origin(d.plan.Serving()),
 	}
 	if d.origins.current() == nil {

@@ -15,6 +15,7 @@ import (
 
 	"shoal/blobcache/blob"
 	"shoal/blobcache/proof"
+	"shoal/blobcache/statement"
 	"shoal/p2p/channel"
 	"shoal/p2p/wire"
 )
@@ -47,14 +48,15 @@ var (
 type client struct {
 	life context.Context // ends dials that nobody waits for any more
 	ch   *channel.Channel
+	met  *acquaintances
 	http *http.Transport
 
 	mu    sync.Mutex
 	addrs map[string][]string // addresses of members by the host in their URLs
 }
 
-func newClient(life context.Context, ch *channel.Channel) *client {
-	c := &client{life: life, ch: ch, addrs: make(map[string][]string)}
+func newClient(life context.Context, ch *channel.Channel, met *acquaintances) *client {
+	c := &client{life: life, ch: ch, met: met, addrs: make(map[string][]string)}
 	c.http = &http.Transport{
 		DialContext:            c.dial,
 		DisableCompression:     true,
@@ -100,7 +102,11 @@ func (c *client) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 func (c *client) dialOne(ctx context.Context, id peer.ID, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	return c.ch.Dial(ctx, id, addr)
+	conn, err := c.ch.Dial(ctx, id, addr)
+	if err == nil {
+		c.met.meet(id)
+	}
+	return conn, err
 }
 
 func peerOf(name string) (peer.ID, error) {
@@ -133,6 +139,7 @@ func (c *client) get(ctx context.Context, id peer.ID, r wire.Request, most int64
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set(wire.VouchersHeader, wire.VouchersVersion)
 	resp, err := c.http.RoundTrip(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", id, err)
@@ -168,7 +175,7 @@ func (c *client) info(ctx context.Context, h Holder, d blob.Descriptor) (wire.In
 	c.know(h)
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	body, err := c.read(ctx, h.Peer, wire.Request{Kind: wire.KindInfo, Digest: d.Digest}, wire.MaxInfo)
+	body, _, err := c.read(ctx, h.Peer, wire.Request{Kind: wire.KindInfo, Digest: d.Digest}, wire.MaxInfo)
 	if err != nil {
 		return wire.Info{}, err
 	}
@@ -179,41 +186,81 @@ func (c *client) info(ctx context.Context, h Holder, d blob.Descriptor) (wire.In
 	return info, nil
 }
 
-// chain asks for the chain of d, whose size must be known.
-func (c *client) chain(ctx context.Context, id peer.ID, d blob.Descriptor) (proof.Chain, error) {
+// chain asks for the chain of d, whose size must be known, and for the voucher
+// of who answers for it, which is not checked; nil if there is none.
+func (c *client) chain(ctx context.Context, id peer.ID, d blob.Descriptor) (proof.Chain, *statement.Voucher, error) {
 	ctx, cancel := context.WithTimeout(ctx, chainTimeout)
 	defer cancel()
 	most := int64(blob.PieceCount(d.Size)) * proof.StateSize
-	body, err := c.read(ctx, id, wire.Request{Kind: wire.KindChain, Digest: d.Digest, Size: d.Size}, most)
+	body, head, err := c.read(ctx, id, wire.Request{Kind: wire.KindChain, Digest: d.Digest, Size: d.Size}, most)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	chain, err := proof.ParseChain(body, d.Size)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w: %w", id, errLie, err)
+		return nil, nil, fmt.Errorf("ask %s: %w: %w", id, errLie, err)
 	}
-	return chain, nil
+	voucher, err := chainVoucher(head)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask %s: %w: %w", id, errLie, err)
+	}
+	return chain, voucher, nil
+}
+
+// chainVoucher returns the voucher of a chain that the headers of an answer
+// hold, nil if there is none.
+func chainVoucher(head http.Header) (*statement.Voucher, error) {
+	s := head.Get(wire.ChainHeader)
+	if s == "" {
+		return nil, nil
+	}
+	v, err := wire.ParseVoucher(s)
+	if err != nil {
+		return nil, err
+	}
+	return &v, nil
 }
 
 // read asks for something short. What it allocates grows with what comes.
-func (c *client) read(ctx context.Context, id peer.ID, r wire.Request, most int64) ([]byte, error) {
+func (c *client) read(ctx context.Context, id peer.ID, r wire.Request, most int64) ([]byte, http.Header, error) {
 	resp, err := c.get(ctx, id, r, most)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", id, err)
+		return nil, nil, fmt.Errorf("ask %s: %w", id, err)
 	}
-	return body, nil
+	return body, resp.Header, nil
 }
 
-// pieces asks for a run of pieces. The body is not longer than they are.
-func (c *client) pieces(ctx context.Context, id peer.ID, r wire.Request) (io.ReadCloser, error) {
+// pledged are pieces on their way in, with what their sender says about them.
+type pledged struct {
+	body    io.ReadCloser      // not longer than the pieces are
+	pledges []wire.Pledge      // one for each
+	chain   *statement.Voucher // of the chain that some are pledged to agree with
+}
+
+// pieces asks for a run of pieces. The caller closes the body.
+func (c *client) pieces(ctx context.Context, id peer.ID, r wire.Request) (pledged, error) {
 	resp, err := c.get(ctx, id, r, r.Range().Length)
 	if err != nil {
-		return nil, err
+		return pledged{}, err
 	}
-	return resp.Body, nil
+	p := pledged{body: resp.Body}
+	p.pledges, err = wire.ParsePledges(resp.Header.Get(wire.VouchersHeader), r.Count)
+	if err == nil {
+		p.chain, err = chainVoucher(resp.Header)
+	}
+	for _, pledge := range p.pledges {
+		if err == nil && pledge.Linked && p.chain == nil {
+			err = errors.New("pieces of a chain, and no word which")
+		}
+	}
+	if err != nil {
+		resp.Body.Close()
+		return pledged{}, fmt.Errorf("ask %s: %w: %w", id, errLie, err)
+	}
+	return p, nil
 }

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -66,6 +67,8 @@ type driver struct {
 	believed    peer.ID       // the member whose word the size is; empty if it is nobody's
 	answered    bool          // the origin has answered with bytes
 	originErr   error         // what it said last; nil if it was bytes
+	ill         time.Time     // since when it has said nothing else; zero if it is well
+	chains      chains
 }
 
 // source is a member that has something of the blob, or fills it.
@@ -80,6 +83,7 @@ type source struct {
 	chained bool // was asked for its chain
 	tried   bool // was alone to give the blob, and it was wrong
 	odd     int  // pieces in conflict with others
+	refused bool // the fill takes nothing from it any more
 	failed  int  // requests in a row
 }
 
@@ -111,6 +115,7 @@ func newDriver(x *Exchange, k key, d blob.Descriptor) *driver {
 		sources: make(map[peer.ID]*source),
 		byID:    make(map[plan.Member]*source),
 		sizes:   make(map[peer.ID]int64),
+		chains:  chains{unfit: make(map[[sha256.Size]byte]error), fetched: make(map[peer.ID]int)},
 		origins: origins{changed: make(chan struct{}, 1)},
 	}
 	dr.size.Store(d.Size)
@@ -305,6 +310,7 @@ const tick = 250 * time.Millisecond
 // step carries out what the plan wants and returns when to look again.
 func (d *driver) step(ctx context.Context) time.Duration {
 	d.aimOrigin()
+	d.auditable()
 	d.reconcile()
 	d.fillUp()
 	d.stepIn(ctx)

@@ -10,12 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/statement"
 	"shoal/p2p/channel"
 	"shoal/p2p/penalty"
 	"shoal/p2p/plan"
@@ -50,11 +52,14 @@ type Swarm interface {
 
 // Options say what an Exchange works with.
 type Options struct {
-	Cache   *blobcache.Cache      // required
-	Channel *channel.Channel      // required: how members are reached
-	Swarm   Swarm                 // required
-	Logger  *slog.Logger          // required
-	Metrics prometheus.Registerer // nil: none
+	// Identity is this member's Ed25519 key, with which it answers for what it
+	// took from the origin. Required.
+	Identity crypto.PrivKey
+	Cache    *blobcache.Cache      // required
+	Channel  *channel.Channel      // required: how members are reached
+	Swarm    Swarm                 // required
+	Logger   *slog.Logger          // required
+	Metrics  prometheus.Registerer // nil: none
 }
 
 // Exchange serves members, as an http.Handler behind a channel.Listener, and
@@ -65,6 +70,8 @@ type Exchange struct {
 	log     *slog.Logger
 	metrics *metrics
 	self    peer.ID // this member
+	signer  *statement.Signer
+	met     *acquaintances
 	client  *client
 	uploads uploads
 
@@ -141,11 +148,19 @@ func New(o Options) (*Exchange, error) {
 	if err != nil {
 		return nil, err
 	}
+	signer, err := newSigner(o.Identity)
+	if err != nil {
+		return nil, err
+	}
+	met, err := newAcquaintances(o.Channel.ID())
+	if err != nil {
+		return nil, fmt.Errorf("exchange: %w", err)
+	}
 	life, end := context.WithCancel(context.Background())
 	pool := newPool()
 	x := &Exchange{
 		cache: o.Cache, swarm: o.Swarm, log: o.Logger, metrics: m,
-		self: o.Channel.ID(), client: newClient(life, o.Channel),
+		self: o.Channel.ID(), signer: signer, met: met, client: newClient(life, o.Channel, met),
 		uploads: newUploads(),
 		bans:    penalty.NewBox(forLies()),
 		silent:  penalty.NewBox(forSilence()),

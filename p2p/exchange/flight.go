@@ -2,9 +2,11 @@ package exchange
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"shoal/blobcache"
@@ -28,15 +30,6 @@ const (
 	maxOdd = 16
 )
 
-// wrongPiece is a piece that a proven chain refuses: its sender lied.
-type wrongPiece struct {
-	piece int
-	err   error
-}
-
-func (w *wrongPiece) Error() string { return w.err.Error() }
-func (w *wrongPiece) Unwrap() error { return w.err }
-
 // errDisk marks errors of storing a piece: the source is not to blame.
 var errDisk = errors.New("piece cannot be stored")
 
@@ -58,7 +51,7 @@ func (d *driver) start(ctx context.Context, r plan.Request) {
 		})
 		return
 	}
-	holder := src.holder
+	holder := src.holder // what is known of it may change
 	d.io.Go(func() {
 		err := d.fromMember(ctx, r, holder)
 		d.post(func() { d.ended(r, src, err) })
@@ -70,20 +63,33 @@ func (d *driver) start(ctx context.Context, r plan.Request) {
 func (d *driver) fromMember(ctx context.Context, r plan.Request, h Holder) error {
 	buf := d.x.members.buffer()
 	defer d.x.members.done(buf)
-	body, err := d.x.client.pieces(ctx, h.Peer, wire.Request{
+	pieces, err := d.x.client.pieces(ctx, h.Peer, wire.Request{
 		Kind: wire.KindPieces, Digest: d.want.Digest, Size: d.want.Size, First: r.First, Count: r.Count,
 	})
 	if err != nil {
 		return err
 	}
-	defer body.Close()
-	return d.receive(run{Request: r, from: blobcache.Provenance{Peer: h.Peer.String()}}, body, buf)
+	defer pieces.body.Close()
+	in := run{Request: r, from: blobcache.Provenance{Peer: h.Peer.String()}}
+	if pieces.chain != nil {
+		in.chain = pieces.chain.Sum
+	}
+	if in.backings, err = d.examine(ctx, h.Peer, r.First, pieces); err != nil {
+		return err
+	}
+	wanted := func(b backing) bool { return b.unwanted == nil }
+	if !slices.ContainsFunc(in.backings, wanted) {
+		return in.backings[0].unwanted
+	}
+	return d.receive(in, pieces.body, buf)
 }
 
 // run is a run of pieces on its way in.
 type run struct {
 	plan.Request
-	from blobcache.Provenance
+	from     blobcache.Provenance
+	backings []backing         // one for each; nil from the origin
+	chain    [sha256.Size]byte // that some are said to agree with
 }
 
 // receive reads the pieces of a run and stores each as it comes.
@@ -93,14 +99,15 @@ func (d *driver) receive(r run, body io.Reader, buf *[blob.PieceSize]byte) error
 		if err := d.read(r.ID, body, data); err != nil {
 			return fmt.Errorf("piece %d: %w", i, err)
 		}
-		err := d.fill.WritePiece(i, data, r.from)
+		err := d.store(r, i, data)
+		var wrong *wrongPiece
 		switch {
 		case err == nil:
 			d.post(func() { d.delivered(r, i, int64(len(data))) })
-		case errors.Is(err, blobcache.ErrConflict):
+		case errors.As(err, &wrong):
+			return err
+		case errors.Is(err, blobcache.ErrConflict), errors.Is(err, blobcache.ErrRefused), errors.Is(err, errUnwanted):
 			d.post(func() { d.conflict(r, i, err) })
-		case errors.Is(err, blob.ErrCorrupt):
-			return &wrongPiece{i, err}
 		default:
 			return fmt.Errorf("%w: %w", errDisk, err)
 		}
@@ -164,7 +171,14 @@ func (d *driver) conflict(r run, i int, err error) {
 	d.x.metrics.pieceErrors.Inc()
 	d.plan.Delivered(d.now(), r.ID)
 	d.plan.Lost(i, r.Member, false)
-	if src := d.byID[r.Member]; src != nil {
+	src := d.byID[r.Member]
+	switch {
+	case src == nil, r.backings != nil && r.backings[i-r.First].signer != "" && r.backings[i-r.First].signer != src.holder.Peer:
+		// Others answer for it.
+	case errors.Is(err, blobcache.ErrRefused):
+		src.refused = true
+		d.leave(src)
+	default:
 		if src.odd++; src.odd >= maxOdd {
 			d.leave(src)
 		}
@@ -192,13 +206,18 @@ func (d *driver) ended(r plan.Request, src *source, err error) {
 // memberFailed handles a request that a member did not bring to its end.
 func (d *driver) memberFailed(r plan.Request, src *source, err error) {
 	now := d.now()
-	busy := errors.Is(err, errBusy)
+	busy := errors.Is(err, errBusy) || errors.Is(err, errUnwanted)
 	var wrong *wrongPiece
+	if errors.Is(err, errUnwanted) {
+		for i := range r.Count {
+			d.plan.Lost(r.First+i, r.Member, false)
+		}
+	}
 	d.plan.Failed(now, r.ID, !busy)
 	switch {
 	case errors.As(err, &wrong):
 		d.x.metrics.pieceErrors.Inc()
-		d.ban(src.holder.Peer, "piece", wrong.piece)
+		d.ban(src.holder.Peer, wrong.about, wrong.piece)
 	case errors.Is(err, errGone):
 		d.leave(src)
 	case !busy:

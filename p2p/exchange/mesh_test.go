@@ -46,6 +46,7 @@ type mesh struct {
 type member struct {
 	*Exchange
 	id    peer.ID
+	key   crypto.PrivKey
 	addr  string
 	dir   string
 	cache *blobcache.Cache
@@ -70,7 +71,7 @@ func (m *mesh) member(wrap func(http.Handler) http.Handler) *member {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	mem := &member{mesh: m, dir: m.t.TempDir(), log: &journal{}}
+	mem := &member{mesh: m, key: id, dir: m.t.TempDir(), log: &journal{}}
 	if mem.id, err = peer.IDFromPrivateKey(id); err != nil {
 		m.t.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func (m *member) open(o blobcache.Options) {
 	if m.cache, err = blobcache.Open(m.dir, o); err != nil {
 		m.mesh.t.Fatal(err)
 	}
-	x, err := New(Options{Cache: m.cache, Channel: m.chann, Swarm: m, Logger: slog.New(m.log), Metrics: m.reg})
+	x, err := New(Options{Identity: m.key, Cache: m.cache, Channel: m.chann, Swarm: m, Logger: slog.New(m.log), Metrics: m.reg})
 	if err != nil {
 		m.mesh.t.Fatal(err)
 	}

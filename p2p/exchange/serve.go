@@ -11,7 +11,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/p2p/channel"
 	"shoal/p2p/wire"
@@ -77,6 +76,7 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "members only", http.StatusForbidden)
 		return
 	}
+	x.met.meet(id)
 	if req.URL.Path == wire.FollowPath { // lasts, and takes nobody's slot
 		x.serveFollow(w, req, id)
 		return
@@ -97,7 +97,7 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case wire.KindInfo:
 		x.serveInfo(w, r)
 	case wire.KindChain:
-		x.serveChain(w, r)
+		x.serveChain(w, req, r)
 	case wire.KindPieces:
 		x.servePieces(w, req, r, id)
 	}
@@ -117,22 +117,14 @@ func (x *Exchange) serveInfo(w http.ResponseWriter, r wire.Request) {
 	if d, ok := x.cache.Stat(r.Digest); ok {
 		info = wire.Info{Size: d.Size, Whole: true}
 	} else if f, ok := x.cache.Running(r.Digest); ok {
-		info = wire.Info{Size: f.Descriptor().Size, Have: f.Have(), Proven: f.Proven()}
+		info = wire.Info{Size: f.Descriptor().Size}
+		info.Have, info.Proven, info.Vouched = inventory(f)
 	} else {
 		notFound(w)
 		return
 	}
 	_, info.Chain = x.cache.Chain(blob.Descriptor{Digest: r.Digest, Size: info.Size})
 	x.answer(w, info.Marshal())
-}
-
-func (x *Exchange) serveChain(w http.ResponseWriter, r wire.Request) {
-	chain, ok := x.cache.Chain(blob.Descriptor{Digest: r.Digest, Size: r.Size})
-	if !ok {
-		notFound(w)
-		return
-	}
-	x.answer(w, chain.Bytes())
 }
 
 // answer sends a short body.
@@ -145,44 +137,6 @@ func (x *Exchange) answer(w http.ResponseWriter, body []byte) {
 func patience(w http.ResponseWriter) {
 	// A closed connection fails at the write; tests use writers without.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sendTimeout))
-}
-
-// servePieces sends proven pieces, from the whole blob or from a running fill.
-func (x *Exchange) servePieces(w http.ResponseWriter, req *http.Request, r wire.Request, id peer.ID) {
-	b, err := x.cache.Get(req.Context(), r.Digest)
-	if err == nil {
-		defer b.Close()
-		if b.Descriptor().Size != r.Size {
-			notFound(w)
-			return
-		}
-		rng := r.Range()
-		x.send(w, io.NewSectionReader(b.File(), rng.Offset, rng.Length), rng.Length, id)
-		return
-	}
-	f, ok := x.cache.Running(r.Digest)
-	if !ok || f.Descriptor().Size != r.Size || !proven(f, r) {
-		notFound(w)
-		return
-	}
-	loan, err := f.Lend(r.First, r.Count, nil)
-	if err != nil {
-		notFound(w)
-		return
-	}
-	defer loan.Close()
-	x.send(w, loan, loan.Len(), id)
-}
-
-// proven reports whether f can serve every piece of the run.
-func proven(f *blobcache.Fill, r wire.Request) bool {
-	set := f.Proven()
-	for i := r.First; i < r.First+r.Count; i++ {
-		if !set.Test(uint(i)) {
-			return false
-		}
-	}
-	return true
 }
 
 // send writes length bytes of src as the body of the answer. An answer that

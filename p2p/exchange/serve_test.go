@@ -74,13 +74,13 @@ func TestServe(t *testing.T) {
 	if n := holder.metric("shoal_p2p_refused_requests_total", "malformed"); n != 6 {
 		t.Errorf("%d malformed requests were counted", n)
 	}
-	body, err := m.client.pieces(t.Context(), holder.id, wire.Request{Kind: wire.KindPieces, Digest: d.Digest, Size: d.Size, First: 5, Count: 2})
+	pieces, err := m.client.pieces(t.Context(), holder.id, wire.Request{Kind: wire.KindPieces, Digest: d.Digest, Size: d.Size, First: 5, Count: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer body.Close()
+	defer pieces.body.Close()
 	var got bytes.Buffer
-	if _, err := got.ReadFrom(body); err != nil || !bytes.Equal(got.Bytes(), data[5*mib:]) {
+	if _, err := got.ReadFrom(pieces.body); err != nil || !bytes.Equal(got.Bytes(), data[5*mib:]) {
 		t.Errorf("%d bytes, %v", got.Len(), err)
 	}
 	if n := holder.metric("shoal_p2p_served_bytes_total", ""); n < mib+9 {

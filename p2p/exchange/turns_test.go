@@ -341,6 +341,7 @@ func bubble(t *testing.T, o origintest.Options, test func(m *member, r *originte
 		if err != nil {
 			t.Fatal(err)
 		}
+		m.key = id
 		if m.chann, err = channel.New(id, m.mesh.key); err != nil {
 			t.Fatal(err)
 		}

@@ -11,10 +11,14 @@
 //	/shoal/1/pieces/DIGEST/SIZE/FIRST/COUNT   the bytes of COUNT pieces, nothing else
 //	/shoal/1/follow                           tell me what you have of these, and each change
 //
+// Pieces that are not proven come with the word of somebody who answers for
+// them, in headers (pledge.go), to those who ask with VouchersHeader; so does a
+// chain that has not closed where it comes from.
+//
 // SIZE is the asker's belief about the blob's length in bytes; an answer is
 // about the pair (digest, size) and never about the digest alone. Answers are
 // 200 with a Content-Length, 404 (not here, or not at that size, or not all of
-// those pieces are proven), 503 (busy: ask again soon) or 400.
+// those pieces may be given), 503 (busy: ask again soon) or 400.
 //
 // To be followed a connection is upgraded (101) and carries frames from then
 // on (follow.go): the asker names blobs that it fills, under IDs of its choice,
