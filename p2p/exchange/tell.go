@@ -3,7 +3,6 @@ package exchange
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -18,7 +17,8 @@ import (
 // tell sends what there is to say until ctx is done or the member does not
 // take it.
 func (f *follower) tell(ctx context.Context, conn net.Conn) error {
-	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+wire.FollowProtocol+"\r\n\r\n"); err != nil {
+	const upgraded = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + wire.FollowProtocol + "\r\n\r\n"
+	if err := f.send(conn, []byte(upgraded)); err != nil {
 		return err
 	}
 	var b []byte
@@ -33,11 +33,7 @@ func (f *follower) tell(ctx context.Context, conn net.Conn) error {
 			b = wire.AppendFrame(b, wire.FrameBeat, 0, nil)
 		}
 		if len(b) > 0 {
-			_ = conn.SetWriteDeadline(now.Add(sendTimeout)) // a closed connection fails at the write
-			if _, err := conn.Write(b); err != nil {
-				if errors.Is(err, os.ErrDeadlineExceeded) {
-					f.all.x.metrics.refused.WithLabelValues("slow").Inc()
-				}
+			if err := f.send(conn, b); err != nil {
 				return err
 			}
 			last = now
@@ -50,6 +46,16 @@ func (f *follower) tell(ctx context.Context, conn net.Conn) error {
 		case <-timer.C:
 		}
 	}
+}
+
+// send writes b, unless the member does not take it.
+func (f *follower) send(conn net.Conn, b []byte) error {
+	_ = conn.SetWriteDeadline(time.Now().Add(sendTimeout)) // a closed connection fails at the write
+	_, err := conn.Write(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		f.all.x.metrics.refused.WithLabelValues("slow").Inc()
+	}
+	return err
 }
 
 // words appends what is due to b. It returns how long what is due later has to
