@@ -130,6 +130,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return n.exchange.Close() // fills end before the host does
 	})
 	start(func(ctx context.Context) error { n.joiner.run(ctx); return nil })
+	start(func(ctx context.Context) error { n.exchange.KeepWarm(ctx); return nil })
 	if !n.s.NoMDNS {
 		start(func(ctx context.Context) error { n.searchLocally(ctx); return nil })
 	}

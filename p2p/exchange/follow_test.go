@@ -18,6 +18,7 @@ import (
 	"github.com/bits-and-blooms/bitset"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/p2p/wire"
 	"shoal/proxy/origin/origintest"
@@ -353,17 +354,20 @@ func TestSilenceOnASession(t *testing.T) {
 		name  string
 		every time.Duration // frames come, 0: none
 		f     *follow
+		kept  bool
 		want  error
 		after time.Duration
 	}{
-		{"followed, silent", 0, &follow{want: d, to: &ear{}}, errFrozen, frozenAfter},
-		{"followed, beats", beatEvery, &follow{want: d, to: &ear{}}, context.DeadlineExceeded, time.Hour},
-		{"idle, silent", 0, nil, errFrozen, deafAfter},
-		{"idle, beats", beatIdle, nil, errIdle, sessionIdle},
+		{"followed, silent", 0, &follow{want: d, to: &ear{}}, false, errFrozen, frozenAfter},
+		{"followed, beats", beatEvery, &follow{want: d, to: &ear{}}, false, context.DeadlineExceeded, time.Hour},
+		{"idle, silent", 0, nil, false, errFrozen, deafAfter},
+		{"idle, beats", beatIdle, nil, false, errIdle, sessionIdle},
+		{"kept, beats", beatIdle, nil, true, context.DeadlineExceeded, time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSession(x, Holder{Peer: "x"})
+				s.kept.Store(c.kept)
 				if c.f != nil {
 					s.add(c.f)
 				}
@@ -494,5 +498,45 @@ func TestSearchIsBounded(t *testing.T) {
 	}
 	if n := len(s.take()); n > maxAsked {
 		t.Errorf("%d news", n)
+	}
+}
+
+// Connections to members are there before anything is followed, are kept, and
+// come back after they broke; members that do not answer are left alone.
+func TestConnectionsAreKeptWarm(t *testing.T) {
+	mesh := newMesh(t)
+	members := mesh.crowd(3)
+	m, other, gone := members[0], members[1], members[2]
+	gone.stop()
+	for range 2 { // again after it broke
+		m.follows.keep(m.near)
+		eventually(t, "no connection", func() bool { return m.metric("shoal_p2p_followed", "") == 1 && m.silent.Holds(gone.id, time.Now()) })
+		m.follows.keep(m.near)
+		warm := m.follows.warm()
+		if len(warm) != 1 || !warm[other.id] {
+			t.Errorf("connected to %v", warm)
+		}
+		if got := m.follows.sessions[other.id].kept.Load(); !got {
+			t.Error("it is not kept")
+		}
+		other.close()
+		eventually(t, "its end was not noticed", func() bool { return len(m.follows.warm()) == 0 })
+		other.open(blobcache.Options{})
+		m.silent.Pardon(other.id)
+	}
+}
+
+// Of many members the same ones are followed each time.
+func TestNearMembersStayTheSame(t *testing.T) {
+	mesh := newMesh(t)
+	m, other := mesh.member(nil), mesh.member(nil)
+	for i := range 3 * maxNear {
+		m.near = append(m.near, Holder{Peer: peer.ID(binary.BigEndian.AppendUint32(nil, uint32(i)))})
+	}
+	m.near = append(m.near, other.holder())
+	m.follows.keep([]Holder{other.holder()})
+	near, connected := m.Exchange.near()
+	if len(near) != maxNear || connected != 3*maxNear+1 || near[0].Peer != other.id {
+		t.Errorf("%d of %d, %v first", len(near), connected, near[0].Peer)
 	}
 }

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -76,20 +77,39 @@ func (fs *follows) begin(h Holder, d blob.Descriptor, to audience) (leave func()
 	}
 	s := fs.sessions[h.Peer]
 	if s == nil || !s.add(f) {
-		if !fs.x.begin() {
+		if s = fs.open(h); s == nil {
 			to.hear(h.Peer, said{err: ErrClosed})
 			return func() {}
 		}
-		s = newSession(fs.x, h)
 		s.add(f)
-		fs.sessions[h.Peer] = s
-		go func() {
-			defer fs.x.wg.Done()
-			err := s.run(fs.x.life)
-			fs.ended(s, err)
-		}()
 	}
 	return func() { s.leave(f) }
+}
+
+// open begins a connection; nil if the exchange closes. mu is held.
+func (fs *follows) open(h Holder) *session {
+	if !fs.x.begin() {
+		return nil
+	}
+	s := newSession(fs.x, h)
+	fs.sessions[h.Peer] = s
+	go func() {
+		defer fs.x.wg.Done()
+		err := s.run(fs.x.life)
+		fs.ended(s, err)
+	}()
+	return s
+}
+
+// unanswered reports whether an error means that the member did not answer, or
+// answered nonsense: others need not wait for it.
+func unanswered(err error) bool {
+	for _, other := range []error{nil, errGone, errBusy, errFull, errNoFollow, errIdle, ErrClosed, context.Canceled} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	return true
 }
 
 // ended forgets a connection, and tells those who used it.
@@ -105,6 +125,9 @@ func (fs *follows) ended(s *session, err error) {
 		fs.old[s.holder.Peer] = time.Now().Add(oldFor)
 	}
 	fs.mu.Unlock()
+	if unanswered(err) {
+		fs.x.silent.Add(s.holder.Peer, time.Now())
+	}
 	s.end(err)
 	fs.x.log.Debug("member is followed no more", "peer", s.holder.Peer, "error", err)
 }

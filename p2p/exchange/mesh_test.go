@@ -254,7 +254,7 @@ func (m *member) spoil(d blob.Descriptor) {
 	}
 }
 
-// metric returns the value of a counter, with a label value or summed up.
+// metric returns the value of a counter or gauge, with a label value or summed up.
 func (m *member) metric(name, label string) int64 {
 	m.mesh.t.Helper()
 	families, err := m.reg.Gather()
@@ -268,7 +268,7 @@ func (m *member) metric(name, label string) int64 {
 		}
 		for _, c := range f.GetMetric() {
 			if label == "" || len(c.GetLabel()) > 0 && c.GetLabel()[0].GetValue() == label {
-				sum += c.GetCounter().GetValue()
+				sum += c.GetCounter().GetValue() + c.GetGauge().GetValue()
 			}
 		}
 	}

@@ -126,7 +126,7 @@ func (s *search) run(ctx context.Context) {
 
 // round begins one lookup, and asks whom it finds.
 func (s *search) round(ctx context.Context, wg *sync.WaitGroup) {
-	near, connected := s.x.swarm.Near(maxNear)
+	near, connected := s.x.near()
 	s.mu.Lock()
 	s.alone = connected == 0
 	s.begun = true
@@ -192,7 +192,9 @@ func (s *search) ask(h Holder, told bool) {
 // hear takes in what a member says; it is the search's audience.
 func (s *search) hear(id peer.ID, w said) {
 	now := time.Now()
-	s.judge(id, w.err, now)
+	if w.err == nil || errors.Is(w.err, errGone) {
+		s.x.silent.Pardon(id)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.asked[id]
@@ -217,17 +219,6 @@ func (s *search) hear(id peer.ID, w said) {
 		wake(s.woken)
 	}
 	s.tell(id, w)
-}
-
-// judge remembers whether a member answers.
-func (s *search) judge(id peer.ID, err error, now time.Time) {
-	switch {
-	case err == nil, errors.Is(err, errGone):
-		s.x.silent.Pardon(id)
-	case errors.Is(err, errBusy), errors.Is(err, errFull), errors.Is(err, errNoFollow), errors.Is(err, ErrClosed):
-	default:
-		s.x.silent.Add(id, now)
-	}
 }
 
 // tell leaves news for the driver. mu is held.
@@ -379,7 +370,11 @@ func (s *search) poll(ctx context.Context, h Holder) {
 
 // polled takes in an answer.
 func (s *search) polled(id peer.ID, w said) {
-	s.judge(id, w.err, time.Now())
+	if unanswered(w.err) {
+		s.x.silent.Add(id, time.Now())
+	} else {
+		s.x.silent.Pardon(id)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a := s.asked[id]; a != nil {

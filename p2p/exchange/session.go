@@ -21,6 +21,7 @@ type session struct {
 	holder Holder
 	woken  chan struct{} // holds a value while out may have something
 	heard  atomic.Bool   // a frame came since the last look
+	kept   atomic.Bool   // stays open with nothing to follow
 	teller netip.Addr    // of the other end; written before the first frame is read
 
 	mu     sync.Mutex
@@ -159,14 +160,15 @@ func (s *session) watch(ctx context.Context) error {
 		if idle += look; len(s.byID) > 0 {
 			idle = 0
 		}
-		s.over = idle >= sessionIdle
+		s.over = idle >= sessionIdle && !s.kept.Load()
+		over := s.over
 		s.mu.Unlock()
 		silent += look
 		if s.heard.Swap(false) || before > 0 && idle == 0 { // it owed less until now
 			silent = 0
 		}
 		switch {
-		case idle >= sessionIdle:
+		case over:
 			return errIdle
 		case idle == 0 && silent >= frozenAfter, silent >= deafAfter:
 			return errFrozen

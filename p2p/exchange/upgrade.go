@@ -3,6 +3,7 @@ package exchange
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"time"
 
+	"shoal/p2p/channel"
 	"shoal/p2p/wire"
 )
 
@@ -20,7 +22,7 @@ func (c *client) upgrade(ctx context.Context, h Holder) (net.Conn, *bufio.Reader
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	c.know(h)
-	conn, err := c.dial(ctx, "tcp", net.JoinHostPort(host(h.Peer), "80"))
+	conn, err := c.dialQuiet(ctx, h)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -31,6 +33,20 @@ func (c *client) upgrade(ctx context.Context, h Holder) (net.Conn, *bufio.Reader
 		return nil, nil, fmt.Errorf("follow %s: %w", h.Peer, err)
 	}
 	return conn, r, nil
+}
+
+func (c *client) dialQuiet(ctx context.Context, h Holder) (net.Conn, error) {
+	err := errors.New("no address known")
+	for _, a := range h.Pieces {
+		one, cancel := context.WithTimeout(ctx, dialTimeout)
+		var conn *channel.Conn
+		conn, err = c.ch.DialQuiet(one, h.Peer, a)
+		cancel()
+		if err == nil {
+			return conn, nil
+		}
+	}
+	return nil, fmt.Errorf("dial %s: %w", h.Peer, err)
 }
 
 // handshake asks for the upgrade and reads the answer.
