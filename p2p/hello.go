@@ -27,6 +27,9 @@ const (
 	// helloTimeout bounds the exchange on an open connection: one round trip.
 	helloTimeout = 2 * time.Second
 	maxHello     = 4 << 10 // in bytes
+	// greetMost bounds the pause between attempts, and so their number: a
+	// member that has not answered by then is none of this version.
+	greetMost = 30 * time.Second
 )
 
 // hello is what members tell each other when they connect.
@@ -123,6 +126,25 @@ func (g *greeter) ask(ctx context.Context, id peer.ID) (hello, error) {
 	}
 	h, _ := g.get(id)
 	return h, nil
+}
+
+// greet exchanges hellos with a member that has just connected, and tries
+// again if it was too busy: without one it is no use to this node.
+func (g *greeter) greet(ctx context.Context, id peer.ID) {
+	for pause := time.Second; g.n.connected(id); pause *= 2 {
+		_, err := g.ask(ctx, id)
+		if err == nil || pause > greetMost {
+			return
+		}
+		g.n.log.Debug("no hello", "peer", id, "err", err)
+		wait := time.NewTimer(pause)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return
+		}
+	}
 }
 
 func (g *greeter) exchange(s network.Stream, first bool) (err error) {

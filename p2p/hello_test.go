@@ -8,6 +8,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -215,6 +216,27 @@ func TestHostileHolder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHelloIsTriedAgain: a member that was too busy for the first hello is
+// known all the same.
+func TestHelloIsTriedAgain(t *testing.T) {
+	key := swarmkey.New()
+	busy, _ := start(t, testOptions(t, key))
+	first := make(chan struct{})
+	var once sync.Once
+	busy.host.SetStreamHandler(helloProtocol, func(s network.Stream) {
+		tried := false
+		once.Do(func() { tried = true; close(first) })
+		if tried {
+			_ = s.Reset()
+			return
+		}
+		busy.greeter.serve(s)
+	})
+	n, _ := start(t, testOptions(t, key, busy))
+	<-first
+	eventually(t, "no hello", func() bool { _, ok := n.greeter.get(busy.ID()); return ok })
 }
 
 // atAddr is a connection to that address.

@@ -149,9 +149,7 @@ func (n *Node) arrived(ctx context.Context, id peer.ID) {
 		}
 		go func() {
 			defer end()
-			if _, err := n.greeter.ask(ctx, id); err != nil {
-				n.log.Debug("no hello", "peer", id, "err", err)
-			}
+			n.greeter.greet(ctx, id)
 		}()
 		return
 	}

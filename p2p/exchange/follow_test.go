@@ -389,7 +389,7 @@ func TestSilenceOnASession(t *testing.T) {
 				if err := s.watch(ctx); !errors.Is(err, c.want) || time.Since(began) != c.after {
 					t.Errorf("after %v: %v; want %v after %v", time.Since(began), err, c.want, c.after)
 				}
-				if c.want == errIdle && s.add(&follow{}) {
+				if errors.Is(c.want, errIdle) && s.add(&follow{}) {
 					t.Error("something is followed on a connection that ends")
 				}
 			})
