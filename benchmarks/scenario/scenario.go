@@ -22,86 +22,89 @@ import (
 // Scenario is one file. Load says how it is written.
 type Scenario struct {
 	// Name is a short word, with which results and plots name it.
-	Name string `yaml:"name"`
+	Name string `yaml:"name" json:"name"`
 	// Purpose says in a sentence what it is for.
-	Purpose string `yaml:"purpose"`
+	Purpose string `yaml:"purpose" json:"purpose"`
 
-	Nodes  Nodes  `yaml:"nodes"`
-	Origin Origin `yaml:"origin"`
-	Image  Image  `yaml:"image"`
+	Nodes  Nodes  `yaml:"nodes" json:"nodes"`
+	Origin Origin `yaml:"origin" json:"origin"`
+	Image  Image  `yaml:"image" json:"image"`
 	// Latency passes between any two machines, one way. Only the simulator
 	// has it: kernels without netem cannot delay packets, so the lab plays no
 	// scenario with a latency, and what it plays has its own of about 0.1 ms.
-	Latency  time.Duration `yaml:"latency"`
-	Arrivals Arrivals      `yaml:"arrivals"`
-	Faults   Faults        `yaml:"faults"`
-	Targets  Targets       `yaml:"targets"`
+	Latency  time.Duration `yaml:"latency" json:"latency"`
+	Arrivals Arrivals      `yaml:"arrivals" json:"arrivals"`
+	Faults   Faults        `yaml:"faults" json:"faults"`
+	Targets  Targets       `yaml:"targets" json:"targets"`
+	// Rivals are what the lab measures beside shoal, unless it is told what:
+	// names of its contenders.
+	Rivals []string `yaml:"rivals" json:"rivals"`
 }
 
 // Nodes are the machines.
 type Nodes struct {
 	// Count is all of them, the seeded ones too.
-	Count int `yaml:"count"`
+	Count int `yaml:"count" json:"count"`
 	// Link is the rate of each one's link, in each direction.
-	Link Rate `yaml:"link"`
+	Link Rate `yaml:"link" json:"link"`
 	// Seeded is how many of them hold the whole image before it begins.
-	Seeded int `yaml:"seeded"`
+	Seeded int `yaml:"seeded" json:"seeded"`
 	// Slow are some of the cold ones, on worse links.
-	Slow Slow `yaml:"slow"`
+	Slow Slow `yaml:"slow" json:"slow"`
 }
 
 // Slow says how many of the cold nodes have a worse link, and which.
 type Slow struct {
-	Share float64 `yaml:"share"`
-	Link  Rate    `yaml:"link"`
+	Share float64 `yaml:"share" json:"share"`
+	Link  Rate    `yaml:"link" json:"link"`
 }
 
 // Origin is the registry.
 type Origin struct {
 	// Link is the rate of its link, in each direction.
-	Link Rate `yaml:"link"`
+	Link Rate `yaml:"link" json:"link"`
 	// IgnoresRange makes it answer every GET with the whole blob.
-	IgnoresRange bool `yaml:"ignores-range"`
+	IgnoresRange bool `yaml:"ignores-range" json:"ignores-range"`
 }
 
 // Image is what the nodes want.
 type Image struct {
 	// Layers are the sizes of its blobs, in the order in which clients ask.
-	Layers []Size `yaml:"layers"`
+	Layers []Size `yaml:"layers" json:"layers"`
 	// Parallel is how many blobs a client asks for at once; 0 is 3, as dockerd
 	// does.
-	Parallel int `yaml:"parallel"`
+	Parallel int `yaml:"parallel" json:"parallel"`
 }
 
 // Arrivals say when clients begin.
 type Arrivals struct {
 	// Over is the time over which the cold nodes' clients begin, evenly: the
 	// first at its start, the last at its end. Zero is all at once.
-	Over time.Duration `yaml:"over"`
+	Over time.Duration `yaml:"over" json:"over"`
 	// StartsNode means that the process on a cold node only starts when its
 	// client is there. Otherwise all have been idle and connected for 10 s.
-	StartsNode bool `yaml:"starts-node"`
+	StartsNode bool `yaml:"starts-node" json:"starts-node"`
 }
 
 // Faults are what goes wrong. Kill and Unplug take their victims from the cold
 // nodes that the others left.
 type Faults struct {
 	// Kill ends nodes as a power cut of the process does: connections break.
-	Kill Fault `yaml:"kill"`
+	Kill Fault `yaml:"kill" json:"kill"`
 	// Unplug takes nodes off the network: nobody is told.
-	Unplug Fault `yaml:"unplug"`
+	Unplug Fault `yaml:"unplug" json:"unplug"`
 	// Lie makes nodes send wrong bytes for every piece. Only the simulator has
 	// it.
-	Lie float64 `yaml:"lie"`
+	Lie float64 `yaml:"lie" json:"lie"`
 }
 
 // Fault hits a share of the cold nodes, evenly between two moments, which are
 // shares of the bound (Targets) after the first client's request.
 type Fault struct {
-	Share float64 `yaml:"share"`
-	From  float64 `yaml:"from"`
+	Share float64 `yaml:"share" json:"share"`
+	From  float64 `yaml:"from" json:"from"`
 	// Until is From if it is zero: all at once.
-	Until float64 `yaml:"until"`
+	Until float64 `yaml:"until" json:"until"`
 }
 
 // Targets are what has to come out, as medians. Those that are nil are not
@@ -114,13 +117,13 @@ type Fault struct {
 // do not count.
 type Targets struct {
 	// Proven is when the last node has all of the image whole and proven.
-	Proven *float64 `yaml:"proven"`
+	Proven *float64 `yaml:"proven" json:"proven"`
 	// Client is when the last client has its last byte.
-	Client *float64 `yaml:"client"`
+	Client *float64 `yaml:"client" json:"client"`
 	// Copies is the body bytes that left the origin, by the image's bytes.
-	Copies *float64 `yaml:"copies"`
+	Copies *float64 `yaml:"copies" json:"copies"`
 	// CPU is processor seconds of all nodes' programs per gigabyte delivered.
-	CPU *float64 `yaml:"cpu"`
+	CPU *float64 `yaml:"cpu" json:"cpu"`
 }
 
 // Target is one of the Targets: a figure and the most that it may be.

@@ -72,16 +72,31 @@ func (o *Origin) Push(ctx context.Context, repository string, seed byte, layerSi
 	if err != nil {
 		return nil, fmt.Errorf("make image %s: %w", repository, err)
 	}
-	tag, err := name.NewTag(fmt.Sprintf("127.0.0.1:%d/%s", registryPort, img.Ref()))
+	return img, o.push(ctx, img.Ref(), func(tag name.Tag, options ...remote.Option) error {
+		return remote.WriteIndex(tag, index, options...)
+	})
+}
+
+// PushImage pushes an image that was made elsewhere to the registry past the
+// counting front. ref is its name with a tag.
+func (o *Origin) PushImage(ctx context.Context, ref string, img v1.Image) error {
+	return o.push(ctx, ref, func(tag name.Tag, options ...remote.Option) error {
+		return remote.Write(tag, img, options...)
+	})
+}
+
+// push lets write push to the registry.
+func (o *Origin) push(ctx context.Context, ref string, write func(name.Tag, ...remote.Option) error) error {
+	tag, err := name.NewTag(fmt.Sprintf("127.0.0.1:%d/%s", registryPort, ref))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	transport := &http.Transport{DialContext: o.Host.DialContext}
 	defer transport.CloseIdleConnections()
-	if err := remote.WriteIndex(tag, index, remote.WithTransport(transport), remote.WithContext(ctx)); err != nil {
-		return nil, fmt.Errorf("push %s: %w", repository, err)
+	if err := write(tag, remote.WithTransport(transport), remote.WithContext(ctx)); err != nil {
+		return fmt.Errorf("push %s: %w", ref, err)
 	}
-	return img, nil
+	return nil
 }
 
 // build makes the index and fills in what i says of it.

@@ -125,7 +125,7 @@ func (o *Origin) SwitchOn(ctx context.Context) error {
 		return err
 	}
 	backend := &url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", registryPort)}
-	if err := awaitOK(ctx, o.Host, o.backend, backend.String()+"/v2/", 10*time.Second); err != nil {
+	if err := AwaitOK(ctx, o.Host, o.backend, backend.String()+"/v2/", 10*time.Second); err != nil {
 		return err
 	}
 	front := &httputil.ReverseProxy{
@@ -277,8 +277,8 @@ func (o *Origin) makeCertificate() error {
 	return os.WriteFile(o.CA, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
 }
 
-// awaitOK waits until a GET of url on h is answered with 200, or p ends.
-func awaitOK(ctx context.Context, h *testhost.Host, p *testhost.Process, url string, deadline time.Duration) error {
+// AwaitOK waits until a GET of url on h is answered with 200, or p ends.
+func AwaitOK(ctx context.Context, h *testhost.Host, p *testhost.Process, url string, deadline time.Duration) error {
 	client := h.Client(time.Second)
 	return testhost.Until(ctx, deadline, func(ctx context.Context) error {
 		select {

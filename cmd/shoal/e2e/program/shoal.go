@@ -50,6 +50,16 @@ type NodeConfig struct {
 
 // StartNode starts a node on h and waits until it is ready.
 func StartNode(ctx context.Context, h *testhost.Host, c NodeConfig) (*Node, error) {
+	n, err := NewNode(ctx, h, c)
+	if err != nil {
+		return nil, err
+	}
+	return n, n.Start(ctx)
+}
+
+// NewNode makes a node on h that does not run yet: Start starts it. Others can
+// be told to join it already.
+func NewNode(ctx context.Context, h *testhost.Host, c NodeConfig) (*Node, error) {
 	n := &Node{Host: h, DataDir: filepath.Join(h.Dir, c.Name), name: c.Name}
 	id, err := h.Run(ctx, testhost.Command{Path: c.Shoal, Args: []string{"id", "--data-dir", n.DataDir}})
 	if err != nil {
@@ -65,16 +75,16 @@ func StartNode(ctx context.Context, h *testhost.Host, c NodeConfig) (*Node, erro
 		n.command.Args = append(n.command.Args, "--join", other.Multiaddr())
 	}
 	n.command.Args = append(n.command.Args, c.Args...)
-	return n, n.Start(ctx)
+	return n, nil
 }
 
-// Start starts the node again after it has ended, and waits until it is ready.
+// Start starts a new node, or one that has ended, and waits until it is ready.
 func (n *Node) Start(ctx context.Context) error {
 	var err error
 	if n.Process, err = n.Host.Start(n.name, n.command); err != nil {
 		return err
 	}
-	return awaitOK(ctx, n.Host, n.Process, adminURL+"/readyz", 10*time.Second)
+	return AwaitOK(ctx, n.Host, n.Process, adminURL+"/readyz", 10*time.Second)
 }
 
 // Stop ends the node as its operator does. It returns nil if that went well.

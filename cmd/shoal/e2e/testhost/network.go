@@ -68,7 +68,7 @@ func NewNetwork(dir string) (*Network, error) {
 // Close kills every process of every host and waits for their ends.
 func (n *Network) Close() {
 	for _, h := range n.Hosts() {
-		h.close()
+		h.KillAll()
 	}
 }
 

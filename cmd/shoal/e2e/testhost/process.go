@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -168,14 +169,15 @@ func (p *Process) PeakMemory() (int64, error) {
 	return 0, fmt.Errorf("/proc/%d/status has no VmHWM", p.PID())
 }
 
-// close kills what still runs. Processes that were started last end first:
-// they lean on the others.
-func (h *Host) close() {
+// KillAll ends every process of the host, as a power cut does, and waits for
+// their ends. Those that were started last end first: they lean on the others.
+func (h *Host) KillAll() {
 	h.mu.Lock()
-	processes := append([]*Process(nil), h.processes...)
+	processes := h.processes
+	h.processes = nil
 	h.mu.Unlock()
-	for i := len(processes) - 1; i >= 0; i-- {
-		processes[i].Kill()
+	for _, p := range slices.Backward(processes) {
+		p.Kill()
 	}
 }
 

@@ -1,0 +1,208 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"shoal/benchmarks/lab/report"
+
+	"golang.org/x/sys/unix"
+)
+
+// thisMachine describes the computer, and on what data come to lie.
+func thisMachine(ctx context.Context, data string) (report.Machine, error) {
+	m := report.Machine{CPUs: runtime.NumCPU(), Kernel: output(ctx, "uname", "-rm"), Go: runtime.Version()}
+	cpuinfo, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return m, err
+	}
+	for line := range strings.Lines(string(cpuinfo)) {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
+			m.Model = strings.TrimSpace(value)
+		}
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return m, err
+	}
+	m.Memory = int64(info.Totalram) * int64(info.Unit)
+	const loadShift = 1 << 16 // SI_LOAD_SHIFT, sysinfo(2)
+	m.Load = float64(info.Loads[0]) / loadShift
+	m.Data, err = fileSystem(data)
+	return m, err
+}
+
+// fileSystem names the type of the file system that holds dir.
+func fileSystem(dir string) (string, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return "", err
+	}
+	switch fs.Type {
+	case unix.TMPFS_MAGIC:
+		return "tmpfs", nil
+	case unix.EXT4_SUPER_MAGIC:
+		return "ext4", nil
+	case unix.XFS_SUPER_MAGIC:
+		return "xfs", nil
+	case unix.BTRFS_SUPER_MAGIC:
+		return "btrfs", nil
+	}
+	return fmt.Sprintf("file system %#x", fs.Type), nil
+}
+
+// output returns what a program prints, or what went wrong with it.
+func output(ctx context.Context, name string, args ...string) string {
+	out, err := exec.CommandContext(ctx, name, args...).Output()
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// ticks is processor time in the unit of /proc (USER_HZ, 100 a second on every
+// architecture that Go runs on).
+type ticks int64
+
+const ticksPerSecond = 100
+
+// usage is what the processors have done since the machine started.
+type usage struct {
+	at          time.Time
+	busy, steal ticks
+	lab         ticks // of it, the lab's own programs, living and waited for
+}
+
+// load measures what the machine is busy with.
+type load struct{ before usage }
+
+func startLoad() (load, error) {
+	u, err := readUsage()
+	return load{u}, err
+}
+
+// end returns the load since startLoad. One that cannot be read is all zeros.
+func (l load) end() report.Load {
+	now, err := readUsage()
+	if err != nil {
+		return report.Load{}
+	}
+	return loadBetween(l.before, now, runtime.NumCPU())
+}
+
+// loadBetween returns the load from one moment to another.
+func loadBetween(before, now usage, cpus int) report.Load {
+	all := now.at.Sub(before.at).Seconds() * float64(cpus) * ticksPerSecond
+	if all <= 0 {
+		return report.Load{CPUs: cpus}
+	}
+	share := func(t ticks) float64 { return max(0, float64(t)/all) }
+	busy := now.busy - before.busy
+	return report.Load{
+		CPUs: cpus, Busy: share(busy), Steal: share(now.steal - before.steal), Others: share(busy - (now.lab - before.lab)),
+	}
+}
+
+// readUsage reads the machine's counters and those of all processes in this
+// PID namespace, which are the lab's.
+func readUsage() (usage, error) {
+	u := usage{at: time.Now()}
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return u, err
+	}
+	if u.busy, u.steal, err = parseStat(string(stat)); err != nil {
+		return u, err
+	}
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return u, err
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		used, err := parseProcess(string(text))
+		if err != nil {
+			return u, fmt.Errorf("%s: %w", file, err)
+		}
+		u.lab += used
+	}
+	return u, nil
+}
+
+// parseStat reads the first line of /proc/stat: user, nice, system, idle,
+// iowait, irq, softirq, steal (proc(5)).
+func parseStat(stat string) (busy, steal ticks, err error) {
+	line, _, _ := strings.Cut(stat, "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0, 0, fmt.Errorf("/proc/stat begins with %q", line)
+	}
+	var counters [8]ticks
+	for i := range counters {
+		n, err := strconv.ParseInt(fields[i+1], 10, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		counters[i] = ticks(n)
+	}
+	return counters[0] + counters[1] + counters[2] + counters[5] + counters[6], counters[7], nil
+}
+
+// parseProcess reads the processor time of a process and of its children that
+// it has waited for from its stat file.
+func parseProcess(stat string) (ticks, error) {
+	// The second field is the name in parentheses, which may hold anything.
+	end := strings.LastIndex(stat, ") ")
+	if end < 0 {
+		return 0, errors.New("no name")
+	}
+	fields := strings.Fields(stat[end+2:])
+	if len(fields) < 15 {
+		return 0, fmt.Errorf("%d fields", len(fields))
+	}
+	var sum ticks
+	for _, field := range fields[11:15] { // utime, stime, cutime, cstime
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += ticks(n)
+	}
+	return sum, nil
+}
+
+// calm waits until the processors have little to do, at most calmTime, so that
+// what one run leaves is no matter to the next.
+func calm(ctx context.Context) error {
+	const (
+		calmTime = 5 * time.Second
+		glance   = 300 * time.Millisecond
+		little   = 0.15
+	)
+	for end := time.Now().Add(calmTime); time.Now().Before(end); {
+		l, err := startLoad()
+		if err != nil {
+			return err
+		}
+		if err := sleep(ctx, glance); err != nil {
+			return err
+		}
+		if l.end().Busy < little {
+			return nil
+		}
+	}
+	return nil
+}

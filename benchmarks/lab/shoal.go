@@ -1,0 +1,80 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"shoal/benchmarks/scenario"
+	"shoal/cmd/shoal/e2e/program"
+	"shoal/cmd/shoal/e2e/testhost"
+)
+
+// shoal is the program of this tree.
+type shoal struct{ commit string }
+
+func (shoal) name() string    { return shoalName }
+func (shoal) needs() []string { return nil }
+func (s shoal) versions(context.Context) map[string]string {
+	return map[string]string{shoalName: s.commit}
+}
+func (shoal) expect(*scenario.Scenario) float64 { return 1.2 }
+
+// idle is what issue 3 asks for: connections that were made are used by then.
+func (shoal) idle() time.Duration { return 10 * time.Second }
+
+// crew prepares a node on every machine: an identity, and whom to join.
+func (shoal) crew(ctx context.Context, st *stage) (crew, error) {
+	c := &shoalCrew{stage: st}
+	for i, host := range st.nodes {
+		// The first three are what a cluster has as its addresses to join.
+		n, err := program.NewNode(ctx, host, program.NodeConfig{
+			Shoal: st.shoal, Name: "shoal", SwarmKey: st.key, Upstream: st.upstream,
+			Join: c.members[:min(i, 3)], Args: []string{"--no-mdns"},
+		})
+		if err != nil {
+			return nil, err
+		}
+		c.members = append(c.members, n)
+	}
+	return c, nil
+}
+
+// shoalCrew is a node on every machine.
+type shoalCrew struct {
+	*stage
+	members []*program.Node
+}
+
+func (c *shoalCrew) start(ctx context.Context, node int) error { return c.members[node].Start(ctx) }
+
+// connected waits until each node is connected to all others.
+func (c *shoalCrew) connected(ctx context.Context) error {
+	for _, n := range c.members {
+		err := testhost.Until(ctx, readyTime, func(ctx context.Context) error {
+			s, err := n.Status(ctx)
+			if err == nil && s.Peers < len(c.members)-1 {
+				err = fmt.Errorf("%s is connected to %d of %d others", n.Host.Name, s.Peers, len(c.members)-1)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *shoalCrew) pull(ctx context.Context, node int) error {
+	return client{dial: c.nodes[node].DialContext, base: program.MirrorURL}.pull(ctx, c.image)
+}
+
+func (c *shoalCrew) stored(node int, b blobFile) (string, bool) {
+	return c.members[node].BlobFile(b.hex), true
+}
+
+func (c *shoalCrew) verify(_ context.Context, node int) error { return verifyFiles(c, c.image, node) }
+
+func (c *shoalCrew) process(node int) *testhost.Process { return c.members[node].Process }
