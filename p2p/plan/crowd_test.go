@@ -26,11 +26,10 @@ type crowd struct {
 	unranged bool
 	hangs    time.Duration // before the origin begins an answer
 
-	bytes    int64         // that left the origin
-	asked    map[int]int   // nodes that asked the origin for a piece, and were not cut off
-	limit    time.Duration // of the whole
-	unwanted int           // pieces delivered twice
-	calls    int
+	bytes    int64                  // that left the origin
+	limit    time.Duration          // of the whole
+	unwanted int                    // pieces delivered twice
+	sent     func(p *peer, n int64) // if set, told of what nodes send
 }
 
 // peer is one node of a crowd.
@@ -49,27 +48,12 @@ type peer struct {
 	mute       bool // begins no answer
 	useless    bool // claims and volunteers, and does nothing
 	seed       bool
+	aside      bool // not waited for
 	dead       bool
 	told       time.Duration
 	telling    bool
 	wake       time.Duration
 	begun      bool
-}
-
-// link sends chunks of the transfers in its queue, turn by turn.
-type link struct {
-	rate  float64 // bytes a second
-	queue []*haul
-	busy  bool
-	free  time.Duration // of a downlink: when what was sent has arrived
-}
-
-// haul is a request on its way.
-type haul struct {
-	to   *peer
-	from *peer // nil for the origin
-	*transfer
-	lies bool
 }
 
 const gbit = 125 * mb
@@ -80,7 +64,7 @@ func newCrowd(t *testing.T, n, pieces int, origin float64, seed uint64) *crowd {
 	t.Helper()
 	c := &crowd{
 		t: t, rng: rand.New(rand.NewPCG(seed, 7)), pieces: pieces, delay: time.Millisecond,
-		origin: link{rate: origin}, asked: map[int]int{}, limit: time.Hour,
+		origin: link{rate: origin}, limit: time.Hour,
 	}
 	for i := range n {
 		c.add(i, seed)
@@ -176,7 +160,7 @@ func (c *crowd) done(last *time.Duration) bool {
 	}
 	*last = 0
 	for _, p := range c.nodes {
-		if p.dead || p.useless || p.seed {
+		if p.dead || p.useless || p.seed || p.aside {
 			continue
 		}
 		if !p.plan.Done() {
@@ -205,6 +189,7 @@ func (p *peer) begin() {
 		return
 	}
 	c := p.c
+	fresh := p.plan.owners.idle == 0
 	for _, q := range p.neighbours {
 		if !q.begun || q.dead {
 			continue
@@ -212,7 +197,7 @@ func (p *peer) begin() {
 		c.at(c.now+2*c.delay, func() { p.meet(q); p.next() })
 		c.at(c.now+c.delay, func() { q.meet(p); q.next() })
 	}
-	if !p.useless && !p.seed {
+	if !p.useless && !p.seed && fresh {
 		p.plan.OriginFrom(c.now+20*time.Millisecond, 0)
 		p.next()
 	}
@@ -297,7 +282,6 @@ func (p *peer) next() {
 	if p.dead || p.useless || p.seed || p.plan.Done() {
 		return
 	}
-	c.calls++
 	o := p.plan.Next(c.now, Room{Members: 1000, Origin: 1000})
 	changed := len(o.Cancel) > 0
 	for _, id := range o.Cancel {
@@ -330,94 +314,4 @@ func (p *peer) next() {
 			}
 		})
 	}
-}
-
-// serve puts a request into the queue of a link.
-func (c *crowd) serve(l *link, h *haul) {
-	if h.from == nil {
-		ranged := !c.unranged
-		if !ranged {
-			h.First, h.Count, h.piece = 0, c.pieces, 0
-		}
-		c.at(c.now+c.delay, func() {
-			if h.gone() {
-				return
-			}
-			h.to.plan.Answered(c.now, h.ID, ranged)
-			h.to.tell()
-			h.to.next()
-		})
-	}
-	l.queue = append(l.queue, h)
-	c.send(l)
-}
-
-func (h *haul) gone() bool { return h.to.dead || h.to.open[h.ID] == nil }
-
-func (c *crowd) send(l *link) {
-	for !l.busy && len(l.queue) > 0 {
-		h := l.queue[0]
-		l.queue = l.queue[1:]
-		if h.gone() || h.from != nil && h.from.dead {
-			continue
-		}
-		l.busy = true
-		n := min(chunk, h.to.plan.bytes(h.piece, 1)-h.at)
-		if h.from == nil {
-			c.bytes += n
-		}
-		h.at += n
-		last := false
-		if h.at == h.to.plan.bytes(h.piece, 1) {
-			h.at, last = 0, true
-			h.piece++
-		}
-		c.at(c.now+spent(n, l.rate), func() {
-			l.busy = false
-			d := &h.to.down
-			d.free = max(c.now+c.delay, d.free+spent(n, d.rate))
-			c.at(d.free, func() { h.arrives(n, last) })
-			if h.piece < h.First+h.Count {
-				l.queue = append(l.queue, h)
-			}
-			c.send(l)
-		})
-	}
-}
-
-func spent(n int64, rate float64) time.Duration {
-	return time.Duration(float64(n) / rate * float64(time.Second))
-}
-
-// arrives tells the plan of a chunk.
-func (h *haul) arrives(n int64, last bool) {
-	p, c := h.to, h.to.c
-	if h.gone() {
-		return
-	}
-	if h.from == nil {
-		p.fetched += n
-	}
-	p.plan.Progress(c.now, h.ID, n)
-	if last && h.lies {
-		delete(p.open, h.ID)
-		p.plan.Failed(c.now, h.ID, true)
-		p.lose(h.from)
-		return
-	}
-	if last {
-		r := p.plan.find(h.ID)
-		if p.plan.here.Test(uint(r.next)) {
-			c.unwanted++
-		}
-		if r.next+1 == r.end() {
-			delete(p.open, h.ID)
-		}
-		p.plan.Delivered(c.now, h.ID)
-		if p.plan.Done() {
-			p.ended = c.now
-		}
-	}
-	p.tell()
-	p.next()
 }

@@ -6,17 +6,19 @@
 //
 // The driver tells it what happens (Told, Answered, Progress, Delivered,
 // Failed, Gone, Lost), asks Next for orders after each event and not later
-// than NextWake, and carries the orders out. The numbers named below are
+// than NextWake, and carries the orders out. It tells other members what this
+// node has, and what Claims and Serving say. The numbers named below are
 // fields of Tuning, where their reasons stand.
 //
 // # Which piece
 //
-// Pieces near the head, the first missing one, come first, in order, because a
-// client can only use a contiguous prefix. Behind that window, if some member
-// has only a part of the blob, the rarest piece comes first and ties are broken
-// at random per node, so that nodes that start together fetch different pieces
-// and have something to trade. When every member has the whole blob rarity
-// means nothing, and order is kept: it is kind to disks and to the reader.
+// Pieces near the head, the first missing one, come first, in order, if most
+// members have them: a client can only use a contiguous prefix. Apart from
+// them, if some member has only a part of the blob, the rarest piece comes
+// first, and ties fall differently on every node, so that nodes that start
+// together fetch different pieces and have something to trade. When every
+// member has the whole blob rarity means nothing, and order is kept: it is
+// kind to disks and to the reader.
 //
 // A request is a run of neighbouring pieces. Its length grows with the
 // measured rate of the member, so that a request takes a noticeable time (the
@@ -31,6 +33,18 @@
 // offers is its word; a piece that it gave wrongly is not asked from it again
 // (Lost), and a member that fails is left alone for a while, doubling.
 //
+// In a crowd, where everybody asks everybody, more requests do not bring more:
+// they wait at links that are busy anyway, and a piece that waits cannot be
+// passed on. There what is in flight from all members together is bounded
+// (CrowdPieces), and the member from which the next piece would be here first
+// is asked.
+//
+// A member that has the whole blob while most others of the zone have not, and
+// any member of another zone, is one that many ask. Of what it has, near the
+// head, each node takes first the pieces that are its own by rendezvous among
+// the fillers: each piece leaves such a member about once, and is traded from
+// then on.
+//
 // # Stalls
 //
 // A request without a byte for StallAfter gives its pieces back, so that
@@ -42,24 +56,65 @@
 // # Endgame
 //
 // A member with nothing left to ask for takes over pieces that others will
-// deliver much later than it would itself (by the measured rates); and so it
-// does before the endgame for the pieces at the head. No
-// other piece is asked for twice while its request is alive.
+// deliver much later than it would itself (by the measured rates, and not
+// before they would have passed the own link); and so it does before the
+// endgame for the pieces at the head. No other piece is asked for twice while
+// its request is alive.
 //
-// # The origin's place
+// # The origin's place: every piece once
 //
-// The origin is asked only for pieces that no live member offers, from the
-// head, in requests of at most RunPieces, two in flight so that no round trip
-// is lost between them; the second starts when the first answer has shown that
-// the origin serves ranges. An origin that does not is read as one stream, and
-// members are asked for pieces that the stream will not reach soon. Before
-// OriginFrom it is not asked at all: the time that the swarm has to answer.
+// The origin is asked only for pieces that no live member offers. Before
+// OriginFrom it is not asked at all: the time that the swarm has to answer. A
+// node that knows of nobody else who would ask fetches from the head, in
+// requests of at most RunPieces, two in flight so that no round trip is lost
+// between them. What follows is for nodes that fill the same blob together.
 //
-// This never costs more than the swarm is worth: when members together stay
-// below what the origin gives over Window, the origin is asked first, from the
-// head, and members only add to it. While the origin's rate is unknown, one
-// piece is asked from it as soon as the swarm is slower than SlowSwarm, to find
-// out.
+// Ownership. The blob is cut into runs of up to RunPieces pieces, fewer in a
+// small blob. Members that volunteer are ranked by their claim to the blob (a
+// hash of both), and the first of them (Owners) are its owners; each run
+// belongs to the owner with the highest claim to it. Nobody assigns anything:
+// who knows the same volunteers computes the same owners, and a member more or
+// less moves only the runs that it gets or had. An owner fetches its own runs,
+// from the head, and passes over pieces that somebody offers or claims (has a
+// request to the origin in flight for): so a run is moved only while nobody has
+// begun it, whatever views two nodes have. Nodes that own nothing ask the
+// origin for nothing; a few owners saturate it, and know each other's claims
+// within milliseconds, which thousands could not. A request takes no more than
+// what arrives in OriginAhead: nobody can help with what is in flight.
+//
+// Takeover. An owner that gets no byte for SilentAfter, though something is
+// expected from it, counts no more: its runs and what it has claimed fall to
+// others by rank, until it is heard of again. An owner whose backlog, at the
+// rate at which its bytes come, lasts longer than half as long again as this
+// node would need for a run, and LateBy, is late: who has begun all of its own
+// runs relieves it from the far end, where the owner itself comes last. What an
+// owner has claimed is taken over, too, when it would come much later (StuckBy),
+// and so is what a slow member alone has. Helpers come one after the other by
+// rank (Stagger): the second sees what the first has begun. This also fetches
+// what views that differ have left without an owner.
+//
+// Ranges. Until it is known whether the origin serves ranges, one node asks:
+// the owner of the first piece that nobody has, and the others after it by
+// rank, each TurnEvery later, unless somebody else has begun. An origin that
+// ignores ranges sends the whole blob to everybody who asks; one member reads
+// it as a stream, which holds the StreamAhead pieces that it will reach soon,
+// and the others live on what has passed. Of several streams that began apart
+// only the one that is furthest goes on; when it dies, the next by rank begins.
+// A member's word that an origin ignores ranges is tried before it is believed.
+//
+// # Never worse than without
+//
+// When the bytes of all sources together, this node's own requests included,
+// stay below what it measured from the origin alone (OriginShare, over Window),
+// and the plan leaves it nothing to ask the origin for, it leaves the plan: the
+// origin is asked first, for what nobody has, then for what others claim, then
+// for anything, and members only add to it. It comes back when members alone
+// are as fast. Two nodes that share the origin's link each see half of it from
+// each other and so stay in the plan. As long as the own rate is not measured,
+// half of what the best of the others gets, or else half of what earlier fills
+// measured, or SlowSwarm is the measure; one piece is asked for then, to find
+// out. Nodes that own nothing wait longer, each a different time: a thousand
+// that miss the same owners must not ask at once.
 //
 // Pieces that were given wrongly by somebody unknown (Lost with audit) come
 // from the origin as long as there is one.

@@ -13,6 +13,9 @@ func (p *Plan) Progress(now time.Duration, id ID, bytes int64) {
 	if r == nil {
 		return
 	}
+	if r.got == 0 && r.from != nil {
+		p.trip = min(p.trip, now-r.began)
+	}
 	r.last, r.got = now, r.got+bytes
 	if r.Member == Origin {
 		p.origin.rate.add(now, bytes)
@@ -38,7 +41,7 @@ func (p *Plan) Delivered(now time.Duration, id ID) {
 		p.release(r, i)
 	}
 	r.next++
-	p.look = true
+	p.look, p.stored = true, now
 	if p.owed[i] > 0 { // another request has become superfluous
 		p.stale = true
 	}

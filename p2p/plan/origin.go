@@ -112,7 +112,11 @@ func (p *Plan) hope(now time.Duration) float64 {
 	if rate, measured := p.origin.rate.rate(now); measured {
 		return p.tune.OriginShare * rate
 	}
-	if best := p.bestPull(now); best > 0 {
+	best := p.bestPull(now)
+	if p.serving() == Streams && best > 0 && now-p.stored < lasts(p.size, best) {
+		return 0 // what comes now may all be here: who streams anew passes that first
+	}
+	if best > 0 {
 		return best / 2
 	}
 	return max(p.tune.SlowSwarm, p.origin.hint/2)
@@ -167,7 +171,11 @@ func (p *Plan) chooseForOrigin(now time.Duration) (first, count int, ok bool) {
 	if p.wholes() > 0 && !p.origin.first {
 		return 0, 0, false
 	}
-	if first, count, ok = p.nextRun(most, p.mine()); ok {
+	mine := p.mine()
+	if p.serving() != Ranged {
+		mine = p.unclaimed // it is this node's turn
+	}
+	if first, count, ok = p.nextRun(most, mine); ok {
 		return first, count, true
 	}
 	if p.serving() == Unknown { // it is this node's turn to find out, owner or not
@@ -261,9 +269,9 @@ func (p *Plan) bypass(now time.Duration) (first, count int, ok bool) {
 	if o.me < 0 || !measured || p.origin.serving == Streams {
 		return 0, 0, false
 	}
-	first, ok = p.overtake(now, Origin, lasts(p.piece, rate), p.tune.StuckBy, func(i int) bool {
-		return p.near.of[i]+p.far.of[i] <= 1 && p.claimed.of[i] == 0 &&
-			now-o.idle >= time.Duration(o.place(i/o.run))*p.tune.Stagger
+	margin := p.tune.StuckBy + time.Duration(o.place(everything))*p.tune.Stagger
+	first, ok = p.overtake(now, Origin, lasts(p.piece, rate), margin, func(i int) bool {
+		return p.near.of[i]+p.far.of[i] <= 1 && p.claimed.of[i] == 0
 	})
 	return first, 1, ok
 }

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -22,7 +21,7 @@ type owners struct {
 	mine  *bitset.BitSet
 
 	surveyed time.Duration
-	idle     time.Duration // since when this node asks the origin for nothing
+	idle     time.Duration // when the last request of this node ended
 }
 
 // surveyEvery is how often owners are looked at.
@@ -34,8 +33,6 @@ type owner struct {
 	member  *member // nil for this node
 	backlog int     // pieces of its runs that nobody has, claims or is asked for
 	claims  int     // pieces that it claims and nobody has
-	late    bool    // what it has not claimed yet would come late
-	stuck   bool    // what it has claimed will come very late
 }
 
 // mix spreads a number over all 64 bits (the finaliser of splitmix64, Steele,
@@ -185,11 +182,21 @@ func (p *Plan) appraise(now time.Duration, o *owner, own time.Duration) {
 	rate, known := m.pulls.rate(now)
 	switch {
 	case !known: // it has not had a byte: its time is what it has waited
-		o.late = now-m.heard > own*3/2+p.tune.LateBy
-		o.stuck = false
+		since(&m.late, now, now-m.heard > own*3/2+p.tune.LateBy)
+		m.stuck = never
 	default:
-		o.late = lasts(int64(o.backlog+o.claims)*p.piece, rate) > own*3/2+p.tune.LateBy
-		o.stuck = lasts(int64(o.claims)*p.piece, rate) > own*2+p.tune.StuckBy
+		since(&m.late, now, lasts(int64(o.backlog+o.claims)*p.piece, rate) > own*3/2+p.tune.LateBy)
+		since(&m.stuck, now, lasts(int64(o.claims)*p.piece, rate) > own*2+p.tune.StuckBy)
+	}
+}
+
+// since keeps the time from which on something is so; never if it is not.
+func since(t *time.Duration, now time.Duration, so bool) {
+	switch {
+	case !so:
+		*t = never
+	case *t == never:
+		*t = now
 	}
 }
 
@@ -235,54 +242,53 @@ func (p *Plan) relieve(now time.Duration, stuck bool) (first, count int, ok bool
 		return 0, 0, false
 	}
 	p.survey(now)
-	best, rank := 0, math.MaxInt
-	for i, found := p.open.PreviousSet(uint(p.pieces - 1)); found && rank > 0; i, found = p.open.PreviousSet(i - 1) {
-		if p.late(int(i), stuck) {
-			if r := o.helpers(int(i) / o.run); r < rank {
-				best, rank = int(i), r
+	for i, found := p.open.PreviousSet(uint(p.pieces - 1)); found; i, found = p.open.PreviousSet(i - 1) {
+		run := int(i) / o.run
+		wait := time.Duration(o.helpers(run)) * p.tune.Stagger
+		if now >= max(o.idle, p.lateSince(int(i), stuck))+wait {
+			first = int(i)
+			for first > run*o.run && p.open.Test(uint(first-1)) && p.lateSince(first-1, stuck) <= now {
+				first--
 			}
+			return first, int(i) - first + 1, true
 		}
 		if i == 0 {
 			break
 		}
 	}
-	if rank == math.MaxInt || now-o.idle < time.Duration(rank)*p.tune.Stagger {
-		return 0, 0, false
-	}
-	first = best
-	for first > best/o.run*o.run && p.late(first-1, stuck) && p.open.Test(uint(first-1)) {
-		first--
-	}
-	return first, best - first + 1, true
+	return 0, 0, false
 }
 
-// late reports whether nobody has piece i and who is to bring it is late.
-func (p *Plan) late(i int, stuck bool) bool {
-	if p.offered(i) {
-		return false
-	}
+// lateSince returns since when who is to bring piece i, which nobody has, is
+// late with it; never if it is not. With stuck these are the members that have
+// claimed it, without the owner of its run, which has not.
+func (p *Plan) lateSince(i int, stuck bool) time.Duration {
 	o := &p.owners
-	if stuck == (p.claimed.of[i] == 0) {
-		return false
+	if stuck == (p.claimed.of[i] == 0) || p.offered(i) {
+		return never
 	}
 	if !stuck {
-		return o.list[o.first[i/o.run]].late
+		if m := o.list[o.first[i/o.run]].member; m != nil {
+			return m.late
+		}
+		return never
 	}
-	for k := range o.list {
-		if m := o.list[k].member; m != nil && m.claims != nil && m.claims.Test(uint(i)) && !o.list[k].stuck {
-			return false
+	last := time.Duration(0)
+	for _, m := range p.order {
+		if m.asks() && m.claims.Test(uint(i)) {
+			last = max(last, m.stuck)
 		}
 	}
-	return true
+	return last
 }
 
-// helpers returns how many owners with nothing to do come before this node for
-// a run.
+// helpers returns how many owners that have begun all of their own runs come
+// before this node for one of another.
 func (o *owners) helpers(run int) int {
 	n, mine := 0, claim(o.key, run, o.self)
 	for i := range o.list {
 		x := &o.list[i]
-		if x.member != nil && x.backlog+x.claims == 0 && claim(o.key, run, x.node) > mine {
+		if x.member != nil && x.backlog == 0 && claim(o.key, run, x.node) > mine {
 			n++
 		}
 	}

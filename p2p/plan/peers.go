@@ -2,6 +2,7 @@ package plan
 
 import (
 	"container/heap"
+	"math"
 	"time"
 )
 
@@ -12,6 +13,10 @@ func (p *Plan) askMembers(now time.Duration, room int) []Request {
 	left := p.budget(now)
 	if left <= 0 {
 		return nil
+	}
+	dryIn := dryIn
+	if left < math.MaxInt64 {
+		dryIn = p.arrivesIn
 	}
 	var start []Request
 	slowest, endgame := p.slowest(now), p.open.None()
@@ -44,16 +49,27 @@ func (p *Plan) askMembers(now time.Duration, room int) []Request {
 	return start
 }
 
-// budget returns how many bytes more may be in flight from members. In a crowd
-// requests wait at members that everybody asks, and a piece that waits there is
-// one that cannot be passed on: what is in flight should be enough to keep the
-// link busy, and no more.
+// budget returns how many bytes more may be in flight from members together.
+// In a crowd requests wait at members that everybody asks, and a piece that
+// waits there is one that cannot be passed on: what is in flight should be
+// enough to keep the link busy during a round trip, and no more. It is the same
+// for fast nodes and slow ones: if it grew with the rate, the fast would take
+// from the slow. Among a few members it only keeps a slow link from being shared
+// by more requests than can show signs of life.
 func (p *Plan) budget(now time.Duration) int64 {
-	if p.live()-p.wholes() < p.tune.Crowd {
-		return never.Nanoseconds()
-	}
 	rate, _ := p.swarm.rate(now)
-	most := max(int64(p.tune.CrowdPieces)*p.piece, int64(rate*p.tune.CrowdAhead.Seconds()))
+	if p.swarm.settled(now) {
+		p.peak = max(p.peak, rate)
+	}
+	most := int64(p.tune.CrowdPieces) * p.piece
+	switch {
+	case p.live()-p.wholes() >= p.tune.Crowd:
+		most += int64(rate * p.trip.Seconds())
+	case p.swarm.settled(now):
+		most = max(most, int64(2*rate*p.tune.Ahead.Seconds()))
+	default:
+		return math.MaxInt64
+	}
 	for _, m := range p.order {
 		most -= m.owed
 	}
@@ -64,6 +80,7 @@ func (p *Plan) budget(now time.Duration) int64 {
 // slowest request in flight will take.
 func (p *Plan) assign(now time.Duration, m *member, slowest time.Duration) (first, count int, ok bool) {
 	own, known := idleIn(now, m, p.piece)
+	own = max(own, p.passes())
 	ahead := known && m.failures == 0 && 2*own < slowest // may be much sooner than others
 	if ahead {
 		if i, found := p.overtake(now, m.id, own, p.tune.StallAfter, p.holdsUp(m)); found {
@@ -75,6 +92,19 @@ func (p *Plan) assign(now time.Duration, m *member, slowest time.Duration) (firs
 	}
 	i, found := p.overtake(now, m.id, own, p.tune.TakeOver, m.offers)
 	return i, 1, found
+}
+
+// passes returns how long what is in flight and a piece more need to pass the
+// own link, if its rate is known: nobody overtakes anybody there.
+func (p *Plan) passes() time.Duration {
+	if p.peak == 0 {
+		return 0
+	}
+	bytes := p.piece
+	for _, m := range p.order {
+		bytes += m.owed
+	}
+	return lasts(bytes, p.peak)
 }
 
 // takesMore reports whether m can get another request. One that failed and has
@@ -117,6 +147,20 @@ func dryIn(now time.Duration, m *member) time.Duration {
 		return t
 	}
 	return time.Duration(m.requests)
+}
+
+// arrivesIn predicts when another piece from m would be here. What a member that
+// was not asked for a while gave then says ever less.
+func (p *Plan) arrivesIn(now time.Duration, m *member) time.Duration {
+	rate, known := m.rate.rate(now)
+	if !known {
+		return time.Duration(m.requests) * tick
+	}
+	t := lasts(m.owed+p.piece, rate)
+	if !m.rate.running {
+		t = time.Duration(float64(t) / (1 + float64(now-m.rate.until)/float64(100*time.Millisecond)))
+	}
+	return t
 }
 
 // holdsUp returns the test whether a piece that m offers holds up the reader.

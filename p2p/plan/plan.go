@@ -77,8 +77,11 @@ type Plan struct {
 	origin   origin
 	owners   owners
 	seeds    seeds
-	swarm    meter // bytes from members other than the origin
-	all      meter // bytes from everybody
+	swarm    meter         // bytes from members other than the origin
+	all      meter         // bytes from everybody
+	peak     float64       // the most that came from members over a window, in bytes a second
+	stored   time.Duration // when the last piece came
+	trip     time.Duration // the shortest from a request to its first bytes
 
 	due    time.Duration // no deadline of a request or a member passes before
 	stale  bool          // reap has more to look at than deadlines
@@ -110,6 +113,8 @@ type member struct {
 	pulls     meter          // their rate
 	heard     time.Duration  // when it last had a byte from there, or no need of one
 	silent    bool           // that is too long ago
+	late      time.Duration  // since when what it has not claimed yet would come late
+	stuck     time.Duration  // since when what it has claimed will come very late
 	volunteer bool
 	serving   Serving
 }
@@ -127,7 +132,7 @@ func New(c Config) *Plan {
 		owners: owners{self: c.Self, key: c.Key, volunteer: c.Volunteer, stale: true},
 		seeds:  seeds{stale: true},
 		swarm:  newMeter(c.Tuning.Window), all: newMeter(c.Tuning.Window),
-		due: never, look: true, candidates: bitset.New(uint(n)),
+		due: never, look: true, trip: tick, candidates: bitset.New(uint(n)),
 	}
 	p.ties = p.rng.Uint64()
 	p.origin.rate = newMeter(c.Tuning.Window)
@@ -170,6 +175,7 @@ func (p *Plan) Join(m Member, id uint64, far bool) {
 	mem := &member{
 		id: m, node: id, far: far, has: bitset.New(uint(p.pieces)),
 		rate: newMeter(p.tune.Window), pulls: newMeter(p.tune.Window),
+		late: never, stuck: never,
 	}
 	p.members[m] = mem
 	p.order = append(p.order, mem)

@@ -8,6 +8,7 @@ type request struct {
 	from    *member // nil for the origin
 	next    int     // the piece that comes next
 	got     int64
+	began   time.Duration
 	last    time.Duration // when the last byte came
 	stalled bool          // its claims were given back
 	stream  bool          // an origin that does not serve ranges
@@ -71,7 +72,7 @@ func (p *Plan) begin(now time.Duration, m Member, first, count int, stream bool)
 	p.lastID++
 	r := &request{
 		Request: Request{ID: p.lastID, Member: m, First: first, Count: count},
-		from:    p.members[m], next: first, last: now, stream: stream,
+		from:    p.members[m], next: first, began: now, last: now, stream: stream,
 	}
 	p.requests = append(p.requests, r)
 	p.byID[r.ID] = r
@@ -108,8 +109,8 @@ func (p *Plan) finish(now time.Duration, r *request) {
 	if r.Member == Origin {
 		if p.origin.requests--; p.origin.requests == 0 {
 			p.origin.rate.stop(now)
-			p.owners.idle = now
 		}
+		p.owners.idle = now
 		return
 	}
 	mem := r.from

@@ -37,8 +37,8 @@ func (p *Plan) KnowsOrigin(s Serving) {
 }
 
 // turn reports whether this node is the one to ask an origin that may ignore
-// ranges, and so send to everybody who asks the whole blob: the first owner
-// that is not silent, and the others after it by rank.
+// ranges, and so send to everybody who asks the whole blob: the owner of the
+// first piece that nobody has, and the others after it by rank.
 func (p *Plan) turn(now time.Duration) bool {
 	if p.origin.first || p.alone() {
 		return true
@@ -62,7 +62,8 @@ func (p *Plan) myTurn() time.Duration {
 	if p.pieces == 1 {
 		every = p.tune.TurnSmall
 	}
-	return p.origin.vacant + time.Duration(p.own().place(everything))*every
+	first, _ := p.unoffered(0)
+	return p.origin.vacant + time.Duration(p.own().place(first/p.owners.run))*every
 }
 
 // asks reports whether m has requests to the origin in flight and gets
