@@ -10,6 +10,7 @@ import (
 	"shoal/blobcache/blob"
 	"shoal/p2p"
 	"shoal/p2p/p2ptest"
+	"shoal/p2p/p2ptest/forge"
 	"shoal/proxy/origin/origintest"
 )
 
@@ -58,6 +59,34 @@ func TestLies(t *testing.T) {
 					t.Errorf("%v bans, the origin gave %d bytes of %d", bans, gave, d.Size)
 				}
 			}
+		})
+	}
+}
+
+// What a member says about its pieces that is not so bans it, in nodes as they
+// run; the bytes are right.
+func TestForgedPledges(t *testing.T) {
+	t.Parallel()
+	data := content(2, 5<<20+3)
+	for _, lie := range append(forge.AtOnce(), forge.Later()...) {
+		t.Run(string(lie), func(t *testing.T) {
+			t.Parallel()
+			// The liar is asked before the origin has answered.
+			_, d, src := registry(t, origintest.Options{Latency: time.Second}, data)
+			reg := prometheus.NewRegistry()
+			c := p2ptest.NewCluster(t, 2, p2ptest.Options{
+				Forges: map[int]forge.Lie{0: lie},
+				Configure: func(i int, o *p2p.Options) {
+					if i == 1 {
+						o.Metrics = reg
+					}
+				},
+			})
+			liar, m := c.Members[0], c.Members[1]
+			liar.Seed(data)
+			m.AwaitHolders(d.Digest, liar)
+			pull(t, m, d, src)
+			p2ptest.Eventually(t, "the liar is not banned", func() bool { return bans(t, reg) > 0 })
 		})
 	}
 }

@@ -19,10 +19,14 @@
 //
 // # What always holds
 //
-// Only whole blobs and proven pieces are served to members. What a member says
-// or sends is bounded in size and time and believed only as far as it is
-// proven; a piece is stored as that member's, so that it can be convicted when
-// the right bytes are known. A member that lied is banned (penalties.go): nothing is
+// Only whole blobs are served to members, and pieces that are proven or that
+// somebody answers for: this member, for what it took from the origin, or who
+// signed a voucher for the piece, or for a chain that the piece agrees with
+// (lend.go, package statement). What a member says or sends is bounded in size
+// and time and believed only as far as it is proven; a piece is stored as the
+// signer's, or else the sender's, so that the right one can be convicted when
+// the right bytes are known (backing.go, verdict.go). Who passes on what
+// another signed is not to blame for it, if it had met that one. A member that lied is banned (penalties.go): nothing is
 // fetched from it for a while. At most so many pieces are in memory at once,
 // over all fills, as the budget says (budget.go).
 //

@@ -24,6 +24,7 @@ import (
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/p2p"
+	"shoal/p2p/p2ptest/forge"
 	"shoal/p2p/swarmkey"
 )
 
@@ -35,6 +36,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Lies says how members misbehave on the piece channel, by their index.
 	Lies map[int]Lie
+	// Forges says what they say that is not so about the pieces they give, by
+	// their index.
+	Forges map[int]forge.Lie
 	// Cache are the options of each cache; Metrics stays nil.
 	Cache blobcache.Options
 	// Configure changes the options of member i before it is made.
@@ -113,6 +117,9 @@ func (c *Cluster) start() *Member {
 	}
 	if lie, ok := c.o.Lies[i]; ok {
 		o.WrapPieces = func(honest http.Handler) http.Handler { return liar{lie, honest} }
+	}
+	if lie, ok := c.o.Forges[i]; ok {
+		o.WrapPieces = func(honest http.Handler) http.Handler { return forger{lie, signer(c.t, id), honest} }
 	}
 	if i > 0 {
 		o.Join = c.Members[0].Addrs()
