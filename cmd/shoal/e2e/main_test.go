@@ -53,7 +53,8 @@ type lab struct {
 	network  *testhost.Network
 	origin   *program.Origin
 	machines []*machine
-	shoal    string // path of the program
+	hosts    []*testhost.Host // the machines, and some without a dockerd
+	shoal    string           // path of the program
 	dir      string
 }
 
@@ -72,7 +73,7 @@ const (
 // theLab is there for as long as the tests run. Without root there is none.
 var theLab *lab
 
-// newLab makes the lab, with four machines, in dir.
+// newLab makes the lab, with four machines and two hosts more, in dir.
 func newLab(ctx context.Context, dir string) (*lab, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -88,12 +89,14 @@ func newLab(ctx context.Context, dir string) (*lab, error) {
 	if l.origin, err = program.StartOrigin(ctx, host); err != nil {
 		return nil, err
 	}
-	for i := range 4 {
+	for i := range 6 {
 		host, err := network.AddHost(fmt.Sprintf("m%d", i+1), machineLink)
 		if err != nil {
 			return nil, err
 		}
-		l.machines = append(l.machines, &machine{Host: host})
+		if l.hosts = append(l.hosts, host); i < 4 {
+			l.machines = append(l.machines, &machine{Host: host})
+		}
 	}
 	var group errgroup.Group
 	for _, m := range l.machines {
@@ -128,7 +131,7 @@ func scenario(t *testing.T) (context.Context, *lab) {
 	return ctx, theLab
 }
 
-// swarm starts nodes on the first count machines, with a key of their own and
+// swarm starts nodes on the first count hosts, with a key of their own and
 // nothing on disk, and waits until each is connected to all the others. They
 // end with the test.
 func (l *lab) swarm(ctx context.Context, t *testing.T, count int, args ...string) []*program.Node {
@@ -146,7 +149,7 @@ func (l *lab) swarm(ctx context.Context, t *testing.T, count int, args ...string
 }
 
 // starter returns a function that starts a node, with nothing on its disk, on
-// the machine of that number, to join others. Nodes that the same one started
+// the host of that number, to join others. Nodes that the same one started
 // have one swarm key, and end with the test.
 func (l *lab) starter(ctx context.Context, t *testing.T, args ...string) func(to **program.Node, number int, join ...*program.Node) error {
 	t.Helper()
@@ -156,7 +159,7 @@ func (l *lab) starter(ctx context.Context, t *testing.T, args ...string) func(to
 	check(t, os.WriteFile(key, []byte(text), 0o600))
 
 	return func(to **program.Node, number int, join ...*program.Node) (err error) {
-		*to, err = program.StartNode(ctx, l.machines[number].Host, program.NodeConfig{
+		*to, err = program.StartNode(ctx, l.hosts[number], program.NodeConfig{
 			Shoal: l.shoal, Name: "shoal-" + name, SwarmKey: key, Upstream: l.origin.URL(), Join: join, Args: args,
 		})
 		if n := *to; n != nil {

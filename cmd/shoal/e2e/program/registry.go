@@ -61,6 +61,7 @@ type Origin struct {
 	certificate tls.Certificate
 	backend     *testhost.Process
 	servers     []*http.Server
+	noRange     atomic.Bool
 
 	mu       sync.Mutex
 	accesses []*Access
@@ -160,6 +161,10 @@ func (o *Origin) SwitchOff() error {
 	return errors.Join(errs...)
 }
 
+// IgnoreRange makes the origin answer with the whole blob whatever range it is
+// asked for, as some registries do, until it is told otherwise.
+func (o *Origin) IgnoreRange(yes bool) { o.noRange.Store(yes) }
+
 // count lets next answer, and notes what it answered.
 func (o *Origin) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -171,6 +176,9 @@ func (o *Origin) count(next http.Handler) http.Handler {
 		o.mu.Lock()
 		o.accesses = append(o.accesses, a)
 		o.mu.Unlock()
+		if o.noRange.Load() {
+			r.Header.Del("Range")
+		}
 		next.ServeHTTP(&countingWriter{ResponseWriter: w, access: a}, r)
 	})
 }
