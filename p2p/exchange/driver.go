@@ -137,7 +137,7 @@ func (d *driver) run(life context.Context) {
 	ctx, cancel := context.WithCancel(life)
 	d.begun = time.Now()
 	d.x.followers.changed(d.key.digest)
-	d.search.meet(d.x.followers.of(d.key.digest)...)
+	d.search.begin(d.x.followers.of(d.key.digest))
 	d.io.Go(func() { d.search.run(ctx) })
 	err := d.begin(ctx)
 	if err == nil && d.plan != nil {

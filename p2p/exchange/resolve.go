@@ -38,7 +38,7 @@ func (d *driver) resolve(ctx context.Context) ([]found, error) {
 	for {
 		src := d.origins.current()
 		d.pledge(src != nil)
-		if src != nil && o.result == nil && d.now() >= notBefore && d.originsTurn() && d.now() >= d.sizeTurn() {
+		if src != nil && o.result == nil && d.now() >= notBefore && d.originsTurn() && d.now() >= d.mySizeTurn() {
 			o = d.tryOpen(ctx, src)
 		}
 		select {
@@ -87,14 +87,29 @@ func (d *driver) pledge(origin bool) {
 	}
 }
 
-// sizeTurn returns when it is this node's turn to ask the origin for the size.
-func (d *driver) sizeTurn() time.Duration {
+// mySizeTurn returns when it is this node's turn to ask the origin for the size:
+// whoever began first asks, because it has asked already when the others hear
+// of it, and those that began at the same moment agree on one.
+func (d *driver) mySizeTurn() time.Duration {
+	earlier, same := d.search.rivals()
 	var others []uint64
-	for _, h := range d.search.holders() {
-		others = append(others, ownership(string(h.Peer)))
+	for _, id := range same {
+		others = append(others, ownership(string(id)))
 	}
 	rank := plan.Rank(ownership(d.want.Digest.String()), ownership(string(d.x.self)), others...)
-	return time.Duration(rank) * d.x.limits.plan.TurnSmall
+	return sizeTurn(earlier+rank, d.x.limits.plan.TurnSmall)
+}
+
+// sizeTurn returns when the member of this rank asks for the size. The second
+// does so soon, in case the first is ill. The others leave these two the time
+// that registries take to answer: of a manifest that takes longer than a turn
+// everybody would ask for a copy, and registries count them.
+func sizeTurn(rank int, turn time.Duration) time.Duration {
+	const answer = 10 // turns
+	if rank < 2 {
+		return time.Duration(rank) * turn
+	}
+	return time.Duration(rank-1) * answer * turn
 }
 
 // believe takes the size that a member says, if it was not wrong before. If it

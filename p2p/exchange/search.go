@@ -70,6 +70,9 @@ type asked struct {
 	waiting bool   // it has not answered yet
 	filling bool   // it fills it, and that was all it said
 	fills   bool   // it said that it has something, or fills it
+	heard   bool   // it has answered once
+	earlier bool   // it had asked here when this fill began
+	later   bool   // it did not fill it then
 	leave   func() // ends the follow; nil if there is none
 	poll    bool   // it is too old to be followed
 	tries   int    // that failed, in a row
@@ -201,6 +204,9 @@ func (s *search) hear(id peer.ID, w said) {
 	if a == nil {
 		return
 	}
+	if !a.heard {
+		a.heard, a.later = true, !a.earlier && errors.Is(w.err, errGone)
+	}
 	a.fills, a.filling = w.err == nil, w.filling
 	switch {
 	case w.err == nil || errors.Is(w.err, errGone):
@@ -305,6 +311,38 @@ func (s *search) leaveAll() {
 		}
 		a.leave = func() {}
 	}
+}
+
+// begin lets those be asked who fill the blob when this fill begins.
+func (s *search) begin(earlier []Holder) {
+	for _, h := range earlier {
+		s.ask(h, true)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range earlier {
+		if a := s.asked[h.Peer]; a != nil {
+			a.earlier = true
+		}
+	}
+}
+
+// rivals returns of the members that have something, or fill the blob, how many
+// began before this one, and those of whom nobody can tell: who began at the
+// same moment. Of two members at most one thinks that it was the first.
+func (s *search) rivals() (earlier int, same []peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, a := range s.asked {
+		switch {
+		case !a.fills || a.later:
+		case a.earlier:
+			earlier++
+		default:
+			same = append(same, id)
+		}
+	}
+	return earlier, same
 }
 
 // holders returns the members that have something, or fill the blob.

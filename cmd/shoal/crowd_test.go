@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/multiformats/go-multiaddr"
+	"golang.org/x/sync/errgroup"
+
+	"shoal/blobcache/blob"
+	"shoal/cmd/shoal/internal/config"
+	"shoal/proxy/origin/origintest"
+)
+
+// startCrowd returns running nodes of one swarm on the loopback interface, all
+// connected to each other, in front of the registry.
+func startCrowd(t *testing.T, count int, upstream string) []*service {
+	t.Helper()
+	nodes := make([]*service, count)
+	for i := range nodes {
+		cfg := config.Config{
+			DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0",
+			Swarm:      []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")},
+			Registries: map[string][]string{"docker.io": {upstream}},
+		}
+		if i > 0 {
+			cfg.Join = []multiaddr.Multiaddr{multiaddr.StringCast(nodes[0].addrs()[0])}
+		}
+		s, err := newService(t.Context(), cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes[i] = s
+		stop, end := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- s.run(stop, stop) }()
+		t.Cleanup(func() {
+			end()
+			<-ended // cut off, which is an error
+		})
+	}
+	for _, s := range nodes {
+		until(t, "everybody is connected", func() bool { return s.node.Peers() == count-1 })
+	}
+	return nodes
+}
+
+// request asks the node's mirror, and fails unless the answer is a clean 200.
+func (s *service) request(ctx context.Context, method, path string) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.mirror.addr()+"/v2/"+path, nil)
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s", method, path, resp.Status)
+	}
+	return nil
+}
+
+// TestManifestsOfACrowd: registries count every GET of a manifest, and a crowd
+// may cost two of each. The tag is asked for by everybody, with HEAD.
+func TestManifestsOfACrowd(t *testing.T) {
+	for name, first := range map[string][]string{
+		"as dockerd asks":     {"HEAD tag", "GET index", "GET manifest"},
+		"as containerd asks":  {"HEAD tag", "HEAD index", "GET index", "HEAD manifest", "GET manifest"},
+		"by the tag alone":    {"GET tag", "GET manifest"},
+		"by the digest alone": {"GET manifest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := origintest.Start(t, origintest.Options{Latency: 300 * time.Millisecond})
+			img := reg.Registry.AddImage("a/b", "v1", origintest.Image{Seed: 1, Layers: origintest.Layers(1<<20, 3<<20)})
+			platform := img.Platforms[0]
+			nodes := startCrowd(t, 6, reg.URL)
+			refs := map[string]string{"tag": "v1", "index": img.Index.Digest.String(), "manifest": platform.Manifest.Digest.String()}
+			var clients errgroup.Group
+			for _, s := range nodes {
+				clients.Go(func() error {
+					for _, line := range first {
+						var method, what string
+						if _, err := fmt.Sscan(line, &method, &what); err != nil {
+							return err
+						}
+						if err := s.request(t.Context(), method, "a/b/manifests/"+refs[what]); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			if err := clients.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range []blob.Descriptor{img.Index, platform.Manifest} {
+				asked := 0
+				for _, q := range reg.Registry.Requests() {
+					if q.Kind == origintest.Manifest && q.Method == http.MethodGet && (q.Ref == d.Digest.String() || q.Ref == "v1" && d == img.Index) {
+						asked++
+					}
+				}
+				if asked > 2 {
+					t.Errorf("%s was asked for %d times:\n%v", d.MediaType, asked, reg.Registry.Lines())
+				}
+			}
+		})
+	}
+}
+
+// TestLayersOfAnImage: what a client asks for next, after the manifest, is
+// under way, in the order in which it is unpacked.
+func TestLayersOfAnImage(t *testing.T) {
+	const size = 32 << 20
+	reg := origintest.Start(t, origintest.Options{UplinkBitsPerSecond: 800e6})
+	img := reg.Registry.AddImage("a/b", "v1", origintest.Image{Seed: 1, Layers: origintest.Layers(size, size, size, size)})
+	layers := img.Platforms[0].Layers
+	s := startCrowd(t, 1, reg.URL)[0]
+	if err := s.request(t.Context(), http.MethodGet, "a/b/manifests/"+img.Platforms[0].Manifest.Digest.String()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "all layers are here", func() bool {
+		return !slices.ContainsFunc(layers, func(d blob.Descriptor) bool { _, whole := s.cache.Stat(d.Digest); return !whole })
+	})
+	// How much had been asked for when the last byte of each layer was.
+	var asked, sum int64
+	last := make(map[string]int64)
+	for _, q := range reg.Registry.Requests() {
+		asked += q.Body
+		last[q.Ref] = asked
+	}
+	for i, d := range layers {
+		sum += size
+		got, most := last[d.Digest.String()], sum+size // and some of the next
+		t.Logf("layer %d was asked for among the first %.2f layers' bytes", i, float64(got)/size)
+		if got > most {
+			t.Errorf("layer %d was asked for among the first %d bytes, want %d", i, got, most)
+		}
+	}
+}
