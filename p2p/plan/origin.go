@@ -57,7 +57,7 @@ func (p *Plan) Answered(now time.Duration, id ID, ranged bool) {
 		return
 	}
 	r.last = now
-	if r.stream {
+	if r.stream || ranged && r.Count == p.pieces {
 		return // the whole was asked for, and tells nothing
 	}
 	if p.origin.serving = Ranged; ranged {

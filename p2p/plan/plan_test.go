@@ -45,6 +45,24 @@ func TestOriginShowsRangesFirst(t *testing.T) {
 	}
 }
 
+// TestWholeAnswersTellNothing of ranges: a manifest comes whole from an origin
+// that ignores them, too, and the layers that follow must not be asked for by
+// everybody at once.
+func TestWholeAnswersTellNothing(t *testing.T) {
+	for pieces, want := range map[int]Serving{1: Unknown, 3: Unknown, 20: Ranged} {
+		p := New(Config{Size: int64(pieces) * testPiece, PieceSize: testPiece, Tuning: Defaults()})
+		p.OriginFrom(0, 0)
+		first := p.Next(0, Room{Members: 8, Origin: 8}).Start
+		if len(first) != 1 {
+			t.Fatalf("%d requests before the first answer, want 1", len(first))
+		}
+		p.Answered(time.Millisecond, first[0].ID, true)
+		if got := p.Serving(); got != want {
+			t.Errorf("an answer to %d of %d pieces shows %v, want %v", first[0].Count, pieces, got, want)
+		}
+	}
+}
+
 func TestOriginWithoutRanges(t *testing.T) {
 	w := newWorld(t, 40, 1)
 	w.origin(25 * mb).unranged = true
