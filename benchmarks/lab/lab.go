@@ -124,7 +124,7 @@ func (l *lab) describe(ctx context.Context) error {
 		}
 	}
 	m := l.results.Machine
-	fmt.Fprintf(l.say, "%d x %s, %.0f GB, Linux %s, %s, load %.2f, data on %s\n", m.CPUs, m.Model, float64(m.Memory)/1e9, m.Kernel, m.Go, m.Load, m.Data)
+	fmt.Fprintf(l.say, "%d x %s, %.0f GB, Linux %s, %s, load %.2f, data on %s, where writing takes %.1f CPU s/GB\n", m.CPUs, m.Model, float64(m.Memory)/1e9, m.Kernel, m.Go, m.Load, m.Data, m.WriteCPU)
 	for name, version := range l.results.Versions {
 		fmt.Fprintf(l.say, "%s: %s\n", name, version)
 	}

@@ -13,8 +13,8 @@ import (
 func (r *Results) Markdown(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Lab, %s\n\n", r.Started.UTC().Format(time.DateTime+" MST"))
-	fmt.Fprintf(&b, "Commit %s; %d x %s, %.0f GB; Linux %s, %s; data on %s; load before %.2f.\n",
-		r.Commit, r.Machine.CPUs, r.Machine.Model, float64(r.Machine.Memory)/1e9, r.Machine.Kernel, r.Machine.Go, r.Machine.Data, r.Machine.Load)
+	fmt.Fprintf(&b, "Commit %s; %d x %s, %.0f GB; Linux %s, %s; data on %s, where writing alone takes %.1f CPU s/GB; load before %.2f.\n",
+		r.Commit, r.Machine.CPUs, r.Machine.Model, float64(r.Machine.Memory)/1e9, r.Machine.Kernel, r.Machine.Go, r.Machine.Data, r.Machine.WriteCPU, r.Machine.Load)
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		fmt.Fprintf(&b, "%s: %s. ", name, r.Versions[name])
 	}

@@ -2,7 +2,7 @@ package report
 
 import (
 	"fmt"
-	"image/color"
+	"math"
 	"slices"
 
 	"gonum.org/v1/plot"
@@ -17,9 +17,6 @@ import (
 // There is nothing to draw if no run has figures.
 func (r *Results) Plots(base string) ([]string, error) {
 	var files []string
-	if !slices.ContainsFunc(r.Summaries(), func(s Summary) bool { return s.Failed < s.Runs }) {
-		return nil, nil
-	}
 	for _, p := range []struct {
 		figure      Figure
 		file, label string
@@ -27,6 +24,9 @@ func (r *Results) Plots(base string) ([]string, error) {
 		{figure: Proven, file: "makespan", label: "seconds until all is proven / bound"},
 		{figure: Copies, file: "copies", label: "copies that left the origin"},
 	} {
+		if len(r.groups(p.figure)) == 0 {
+			continue
+		}
 		file := base + "-" + p.file + ".svg"
 		if err := r.plot(p.figure, p.label, file); err != nil {
 			return nil, fmt.Errorf("plot %s: %w", file, err)
@@ -36,58 +36,79 @@ func (r *Results) Plots(base string) ([]string, error) {
 	return files, nil
 }
 
-// plot writes bars of one figure.
+// barWidth is that of a bar, in points.
+const barWidth = 14
+
+// plot writes bars of one figure, side by side for each scenario, and a line at
+// one: the bound, or one copy.
 func (r *Results) plot(f Figure, label, file string) error {
-	summaries := r.Summaries()
-	var scenarios, contenders []string
-	for _, s := range summaries {
-		if !slices.Contains(scenarios, s.Scenario) {
-			scenarios = append(scenarios, s.Scenario)
-		}
-		if !slices.Contains(contenders, s.Contender) {
-			contenders = append(contenders, s.Contender)
-		}
-	}
 	p := plot.New()
 	p.Title.Text = label
 	p.Y.Min = 0
 	p.X.Tick.Label.Rotation = 0.5
 	p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = text.XRight, text.YCenter
 	p.Legend.Top = true
-	p.Add(plotter.NewGrid())
-	const width = 12 // points
-	for i, contender := range contenders {
-		values := make(plotter.Values, len(scenarios))
-		var labels plotter.XYLabels
-		offset := width * (vg.Length(i) - vg.Length(len(contenders)-1)/2)
-		for _, s := range summaries {
-			if s.Contender != contender || s.Figures[f].Count == 0 {
-				continue
+	one := plotter.NewFunction(func(float64) float64 { return 1 })
+	one.Dashes = plotutil.Dashes(1)
+	p.Add(plotter.NewGrid(), one)
+	var scenarios, contenders []string
+	for _, group := range r.groups(f) {
+		for i, s := range group {
+			known := slices.Contains(contenders, s.Contender)
+			if !known {
+				contenders = append(contenders, s.Contender)
 			}
-			x := slices.Index(scenarios, s.Scenario)
-			values[x] = s.Figures[f].Median
-			labels.XYs = append(labels.XYs, plotter.XY{X: float64(x), Y: values[x]})
-			labels.Labels = append(labels.Labels, fmt.Sprintf("%.2f", values[x]))
+			bars, numbers, err := bar(len(scenarios), s.Figures[f].Median)
+			if err != nil {
+				return err
+			}
+			bars.Color = plotutil.Color(slices.Index(contenders, s.Contender))
+			bars.Offset = barWidth * (vg.Length(i) - vg.Length(len(group)-1)/2)
+			numbers.Offset.X = bars.Offset
+			p.Add(bars, numbers)
+			if !known {
+				p.Legend.Add(s.Contender, bars)
+			}
 		}
-		bars, err := plotter.NewBarChart(values, width)
-		if err != nil {
-			return err
-		}
-		bars.Color, bars.LineStyle.Width, bars.Offset = plotutil.Color(i), 0, offset
-		numbers, err := plotter.NewLabels(labels)
-		if err != nil {
-			return err
-		}
-		numbers.Offset.X = offset
-		for j := range numbers.TextStyle {
-			numbers.TextStyle[j].Rotation, numbers.TextStyle[j].XAlign = 1.57, text.XLeft
-			numbers.TextStyle[j].YAlign, numbers.TextStyle[j].Color = text.YCenter, color.Black
-			numbers.TextStyle[j].Font.Size = 8
-		}
-		p.Add(bars, numbers)
-		p.Legend.Add(contender, bars)
+		scenarios = append(scenarios, group[0].Scenario)
 	}
 	p.NominalX(scenarios...)
-	p.Y.Max *= 1.15 // room for the numbers
-	return p.Save(vg.Length(max(400, 60+len(scenarios)*(len(contenders)*width+40))), 320, file)
+	p.X.Min, p.X.Max = -0.5, float64(len(scenarios))-0.5
+	p.Y.Max = max(p.Y.Max, 1) * 1.15 // room for the numbers
+	return p.Save(vg.Length(max(400, 120+90*len(scenarios))), 360, file)
+}
+
+// groups returns the summaries that have the figure, by scenario.
+func (r *Results) groups(f Figure) [][]Summary {
+	var groups [][]Summary
+	for _, s := range r.Summaries() {
+		if s.Figures[f].Count == 0 {
+			continue
+		}
+		if last := len(groups) - 1; last >= 0 && groups[last][0].Scenario == s.Scenario {
+			groups[last] = append(groups[last], s)
+			continue
+		}
+		groups = append(groups, []Summary{s})
+	}
+	return groups
+}
+
+// bar returns a bar at the place x, and its value above it.
+func bar(x int, value float64) (*plotter.BarChart, *plotter.Labels, error) {
+	bars, err := plotter.NewBarChart(plotter.Values{value}, barWidth)
+	if err != nil {
+		return nil, nil, err
+	}
+	bars.XMin, bars.LineStyle.Width = float64(x), 0
+	numbers, err := plotter.NewLabels(plotter.XYLabels{
+		XYs: []plotter.XY{{X: float64(x), Y: value}}, Labels: []string{fmt.Sprintf(" %.2f", value)},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	style := &numbers.TextStyle[0]
+	style.Rotation, style.XAlign, style.YAlign = math.Pi/2, text.XLeft, text.YCenter
+	style.Font.Size = 8
+	return bars, numbers, nil
 }

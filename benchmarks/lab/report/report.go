@@ -40,6 +40,9 @@ type Machine struct {
 	// Data is where nodes and origin keep their data: tmpfs, or a file system's
 	// type.
 	Data string `json:"data"`
+	// WriteCPU is the processor seconds per gigabyte that any program pays for
+	// writing new files there.
+	WriteCPU float64 `json:"write_cpu"`
 }
 
 // Run is one image's way to all nodes of a scenario, by one contender. All
