@@ -147,7 +147,7 @@ func (r *Run) Figure(f Figure) (value float64, ok bool) {
 	var proven, client float64
 	delivered := 0
 	for _, n := range r.Nodes {
-		if n.Fate != Seeded && n.Proven > 0 {
+		if n.Proven > 0 {
 			delivered++
 		}
 		if n.Counts {
