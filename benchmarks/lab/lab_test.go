@@ -77,12 +77,22 @@ func TestImage(t *testing.T) {
 	}
 }
 
+func TestLayersOfOneSizeDiffer(t *testing.T) {
+	s := parseScenario(t, "")
+	s.Image.Layers = []scenario.Size{1000, 1000}
+	if layers := makeImage(t, s).layers(); layers[0].hex == layers[1].hex {
+		t.Error("two layers are one blob")
+	}
+}
+
 // registry serves bodies by their paths.
 type registry struct {
 	bodies map[string][]byte
 	two    chan struct{} // closed once two blobs are asked for at once
 	closed sync.Once
 	atOnce atomic.Int32
+	// connections is how many the client made.
+	connections atomic.Int32
 
 	mu       sync.Mutex
 	requests []string
@@ -121,7 +131,13 @@ func serve(t *testing.T, img *image) (*registry, client) {
 	for _, b := range img.blobs {
 		put(img.path("blobs", b.digest()), b)
 	}
-	server := httptest.NewServer(g)
+	server := httptest.NewUnstartedServer(g)
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			g.connections.Add(1)
+		}
+	}
+	server.Start()
 	t.Cleanup(server.Close)
 	return g, clientOf(server.URL)
 }
@@ -144,6 +160,9 @@ func TestClientAsksAsDockerdDoes(t *testing.T) {
 		if n := count(g.requests, "GET "+img.path("blobs", b.digest())); n != 1 {
 			t.Errorf("%s was asked for %d times", b.digest(), n)
 		}
+	}
+	if got := g.connections.Load(); got != 1+2 {
+		t.Errorf("%d connections, want one for the manifest and one for each of two blobs at once", got)
 	}
 	if len(g.requests) != 2+len(img.blobs) {
 		t.Errorf("requests: %v", g.requests)
