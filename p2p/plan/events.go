@@ -15,6 +15,8 @@ func (p *Plan) Progress(now time.Duration, id ID, bytes int64) {
 	}
 	if r.got == 0 && r.from != nil {
 		p.trip = min(p.trip, now-r.began)
+	} else if r.got == 0 {
+		p.origin.trip = now - r.began
 	}
 	r.last, r.got = now, r.got+bytes
 	if r.Member == Origin {

@@ -13,8 +13,9 @@ type origin struct {
 	failures int
 	requests int // in flight
 	got      int64
-	serving  Serving // as this node has seen it
-	first    bool    // the swarm is slower: it is asked first
+	trip     time.Duration // from the last request to its first bytes
+	serving  Serving       // as this node has seen it
+	first    bool          // the swarm is slower: it is asked first
 	rate     meter
 	hint     float64 // its rate as measured by other fills; 0 if unknown
 }

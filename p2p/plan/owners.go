@@ -175,7 +175,7 @@ func (p *Plan) appraise(now time.Duration, o *owner, own time.Duration) {
 	if o.backlog+o.claims == 0 || p.serving() == Unknown {
 		m.heard = now // nothing is expected from it
 	}
-	if now-m.heard >= p.tune.SilentAfter {
+	if now-m.heard >= p.silentAfter(now) {
 		p.silence(m, true)
 		return
 	}

@@ -54,7 +54,8 @@ func (p *Plan) askMembers(now time.Duration, room int) []Request {
 // waits there is one that cannot be passed on: what is in flight should be
 // enough to keep the link busy during a round trip, and no more. It is the same
 // for fast nodes and slow ones: if it grew with the rate, the fast would take
-// from the slow. Among a few members it only keeps a slow link from being shared
+// from the slow. But who has many members has more that are busy, and waits for
+// these. Among a few members it only keeps a slow link from being shared
 // by more requests than can show signs of life.
 func (p *Plan) budget(now time.Duration) int64 {
 	rate, _ := p.swarm.rate(now)
@@ -64,7 +65,7 @@ func (p *Plan) budget(now time.Duration) int64 {
 	most := int64(p.tune.CrowdPieces) * p.piece
 	switch {
 	case p.live()-p.wholes() >= p.tune.Crowd:
-		most += int64(rate * p.trip.Seconds())
+		most += int64(rate*p.trip.Seconds()) + int64(p.live()/p.tune.CrowdMembers)*p.piece
 	case p.swarm.settled(now):
 		most = max(most, int64(2*rate*p.tune.Ahead.Seconds()))
 	default:

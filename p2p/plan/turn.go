@@ -70,10 +70,23 @@ func (p *Plan) myTurn() time.Duration {
 // something.
 func (m *member) asks() bool { return !m.silent && m.claims != nil && m.claims.Any() }
 
+// silentAfter is how long a member may get nothing from the origin: longer if
+// this node itself waits long for the first bytes.
+func (p *Plan) silentAfter(now time.Duration) time.Duration {
+	trip := p.origin.trip
+	for _, r := range p.requests {
+		if r.Member == Origin && r.got == 0 {
+			trip = max(trip, now-r.began)
+		}
+	}
+	return p.tune.SilentAfter + trip
+}
+
 // hush makes claims of members that get nothing from the origin count no more.
 func (p *Plan) hush(now time.Duration) {
+	after := p.silentAfter(now)
 	for _, m := range p.order {
-		if m.asks() && now-m.heard >= p.tune.SilentAfter {
+		if m.asks() && now-m.heard >= after {
 			p.silence(m, true)
 		}
 	}
