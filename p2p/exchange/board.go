@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"time"
 
+	"github.com/bits-and-blooms/bitset"
 	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache/blob"
@@ -32,11 +33,12 @@ func (w *word) equal(o *word) bool {
 
 // board is what a driver last had to say to its followers; part of driver.
 type board struct {
-	chain  bool      // there is a chain to give
-	untold bool      // something may have changed since
-	at     time.Time // when it was said
-	info   []byte    // what was said, without the progress
-	bytes  int64     // the progress that was said
+	chain  bool          // there is a chain to give
+	claims bitset.BitSet // that were told
+	untold bool          // something may have changed since
+	at     time.Time     // when it was said
+	info   []byte        // what was said, without the progress
+	bytes  int64         // the progress that was said
 }
 
 // filling is what is said of a fill that has just begun: there is more to come
@@ -50,7 +52,7 @@ func (d *driver) tell() time.Duration {
 		return tick
 	}
 	since := time.Since(d.board.at)
-	if since < tellEvery {
+	if since < tellEvery && !d.claimsMore() {
 		return tellEvery - since
 	}
 	info := d.state()
@@ -64,11 +66,19 @@ func (d *driver) tell() time.Duration {
 	case since < tellProgress:
 		return tellProgress - since
 	}
-	d.board = board{chain: d.board.chain, at: time.Now(), info: state, bytes: progress}
+	info.Claims.CopyFull(&d.board.claims)
+	d.board = board{chain: d.board.chain, claims: d.board.claims, at: time.Now(), info: state, bytes: progress}
 	info.Progress = progress
 	d.said.Store(&word{wire.FrameInfo, info.Marshal()})
 	d.x.followers.changed(d.want.Digest)
 	return tick
+}
+
+// claimsMore reports whether there are claims that nobody has heard of. These
+// do not wait: until they are told, somebody else may ask the origin for the
+// same.
+func (d *driver) claimsMore() bool {
+	return d.plan.Claims().DifferenceCardinality(&d.board.claims) > 0
 }
 
 // state is what others need to know of the fill, without the progress.

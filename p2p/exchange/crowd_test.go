@@ -2,9 +2,12 @@ package exchange
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"testing"
+	"time"
 
+	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/proxy/origin/origintest"
 )
@@ -21,15 +24,38 @@ func (m *mesh) connect(members ...*member) {
 	}
 }
 
-// crowd adds n members that are connected.
-func (m *mesh) crowd(n int) []*member {
+// crowd adds n members that are connected, with wrapped handlers if there are
+// any wraps.
+func (m *mesh) crowd(n int, wraps ...func(http.Handler) http.Handler) []*member {
 	m.t.Helper()
 	members := make([]*member, n)
 	for i := range members {
-		members[i] = m.member(nil)
+		var wrap func(http.Handler) http.Handler
+		if i < len(wraps) {
+			wrap = wraps[i]
+		}
+		members[i] = m.member(wrap)
 	}
 	m.connect(members...)
 	return members
+}
+
+// warm opens the connections of members, as between those that have been idle
+// for a while, and takes the haste out of them: what a busy machine delays is
+// not late, so that what is counted follows from what they tell each other.
+func warm(members []*member) {
+	t := members[0].mesh.t
+	t.Helper()
+	for _, m := range members {
+		m.follows.keep(m.near)
+		m.limits.commit, m.limits.frozen = time.Minute, time.Minute
+		p := &m.limits.plan
+		p.SilentAfter, p.LateBy, p.StuckBy, p.TurnEvery = time.Minute, time.Minute, time.Minute, time.Minute
+		p.OriginShare, p.Window = 0, time.Minute
+	}
+	for _, m := range members {
+		eventually(t, "members are not connected", func() bool { return m.metric("shoal_p2p_followed", "") == int64(len(m.near)) })
+	}
 }
 
 func (m *member) holder() Holder { return Holder{Peer: m.id, Pieces: []string{m.addr}} }
@@ -92,4 +118,14 @@ func TestFillersKnowEachOther(t *testing.T) {
 			})
 		}
 	}
+}
+
+// fetch returns the fill of a blob.
+func (m *member) fetch(d blob.Descriptor, src blob.Source) *blobcache.Fill {
+	m.mesh.t.Helper()
+	f, err := m.Fetch(m.mesh.t.Context(), d, src)
+	if err != nil {
+		m.mesh.t.Fatal(err)
+	}
+	return f
 }

@@ -124,6 +124,9 @@ type limits struct {
 	alone time.Duration
 	// stalled is how long a fill goes on without a new piece.
 	stalled time.Duration
+	// frozen is how long a member that is followed may say nothing, though it
+	// owes a frame each beatEvery: then it is taken for dead.
+	frozen time.Duration
 }
 
 func defaults() limits {
@@ -136,6 +139,7 @@ func defaults() limits {
 		retry:      2 * time.Second,
 		alone:      5 * time.Second,
 		stalled:    time.Minute,
+		frozen:     3 * beatEvery,
 	}
 }
 

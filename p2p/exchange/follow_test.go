@@ -358,7 +358,7 @@ func TestSilenceOnASession(t *testing.T) {
 		want  error
 		after time.Duration
 	}{
-		{"followed, silent", 0, &follow{want: d, to: &ear{}}, false, errFrozen, frozenAfter},
+		{"followed, silent", 0, &follow{want: d, to: &ear{}}, false, errFrozen, 3 * beatEvery},
 		{"followed, beats", beatEvery, &follow{want: d, to: &ear{}}, false, context.DeadlineExceeded, time.Hour},
 		{"idle, silent", 0, nil, false, errFrozen, deafAfter},
 		{"idle, beats", beatIdle, nil, false, errIdle, sessionIdle},

@@ -16,9 +16,6 @@ const (
 	// sessionIdle is how long a connection is kept with nothing to follow: the
 	// layers of an image, and images of a rollout, come one after the other.
 	sessionIdle = 2 * time.Minute
-	// frozenAfter without a frame, though the member owes one each beatEvery,
-	// it is taken for dead.
-	frozenAfter = 3 * beatEvery
 	// oldFor is how long a member that cannot be followed is not asked to be:
 	// it may be updated.
 	oldFor = 10 * time.Minute

@@ -127,6 +127,8 @@ func (m *member) close() {
 func (m *member) Self() Holder { return Holder{Peer: m.id, Pieces: []string{m.addr}} }
 
 func (m *member) Near(int) ([]Holder, int) {
+	m.mesh.mu.Lock()
+	defer m.mesh.mu.Unlock()
 	if m.alone {
 		return nil, 0
 	}
@@ -284,9 +286,15 @@ type registry struct {
 
 func newRegistry(tb testing.TB, o origintest.Options, data []byte) *registry {
 	tb.Helper()
+	return newSlowRegistry(tb, o, data, time.Second)
+}
+
+// newSlowRegistry is newRegistry of an origin that may be silent for so long.
+func newSlowRegistry(tb testing.TB, o origintest.Options, data []byte, silent time.Duration) *registry {
+	tb.Helper()
 	srv := origintest.Start(tb, o)
 	r := &registry{Server: srv, d: srv.Registry.AddBlob("test/image", data)}
-	c, err := origin.New(origin.Options{Registries: origin.Upstreams{"test.example": {srv.URL}}, NoProgress: time.Second})
+	c, err := origin.New(origin.Options{Registries: origin.Upstreams{"test.example": {srv.URL}}, NoProgress: silent})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -170,7 +170,7 @@ func (s *session) watch(ctx context.Context) error {
 		switch {
 		case over:
 			return errIdle
-		case idle == 0 && silent >= frozenAfter, silent >= deafAfter:
+		case idle == 0 && silent >= s.x.limits.frozen, silent >= deafAfter:
 			return errFrozen
 		}
 	}
