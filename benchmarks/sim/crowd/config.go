@@ -122,12 +122,12 @@ func Default(nodes int) Config {
 func DefaultCosts() Costs {
 	return Costs{
 		Handshake: 1200 * time.Microsecond, HandshakeTrips: 3,
-		Connected: 64, Ask: 16, Spare: 64, Degree: 12, VolunteerDegree: 40, Followers: 64,
+		Connected: 64, Ask: 12, Spare: 64, Degree: 8, VolunteerDegree: 40, Followers: 64,
 		Tell: 10 * time.Millisecond, Heartbeat: 250 * time.Millisecond,
-		Volunteers: 24, Fewest: 8,
+		Volunteers: 14, Fewest: 8,
 		Provide: 8 * time.Millisecond, ProvideTrips: 4, Lookup: time.Millisecond, LookupTrips: 3,
 		Holders: 20, HolderWork: 1200 * time.Microsecond,
-		Hold: 150 * time.Millisecond, Requests: 48, OriginRequests: 16,
+		Hold: 120 * time.Millisecond, Requests: 48, OriginRequests: 16,
 		Coalesce: 2 * time.Millisecond,
 	}
 }

@@ -98,9 +98,13 @@ func (w *world) look(n *node, k int32) {
 		return
 	}
 	c := &w.cfg.Costs
+	if !n.volunteer && (k == 0 && len(n.connected) > 0 || n.others+n.asking >= c.Degree) {
+		return
+	}
 	rtt := 2 * int64(w.cfg.Latency)
 	trips, visited := int64(c.LookupTrips), 0
-	if k == 0 { // connections stay open
+	if !n.visited { // connections stay open
+		n.visited = true
 		trips, visited = trips+int64(c.HandshakeTrips), min(3, len(w.nodes)-1)
 	}
 	reached := w.visit(w.now+int64(c.Lookup)+trips*rtt-int64(w.cfg.Latency), visited)
@@ -150,6 +154,29 @@ func (n *node) room(w *world, other int32) bool {
 		return n.joined-n.others < w.cfg.Costs.VolunteerDegree
 	}
 	return n.others < w.cfg.Costs.Degree
+}
+
+// crowded reports whether a node has enough followers to take another.
+func (n *node) crowded(w *world, other int32) bool {
+	if n.volunteer && w.nodes[other].volunteer {
+		return false // there are not many, and they must know each other
+	}
+	count := 0
+	for _, f := range n.followers {
+		if !n.volunteer || !w.nodes[f.node].volunteer {
+			count++
+		}
+	}
+	return count >= w.cfg.Costs.Followers
+}
+
+// more asks further members until there are enough.
+func (w *world) more(n *node) {
+	for len(n.spare) > 0 && n.others+n.asking < w.cfg.Costs.Degree {
+		last := n.spare[len(n.spare)-1]
+		n.spare = n.spare[:len(n.spare)-1]
+		w.ask(n, last)
+	}
 }
 
 // peer returns what a node knows of another.
@@ -209,12 +236,12 @@ func (w *world) follow(s *node, asker int32) {
 		if len(s.remembers) < maxRemembered {
 			s.remembers = append(s.remembers, asker)
 		}
-	case !s.whole && len(s.followers) >= w.cfg.Costs.Followers:
+	case !s.whole && s.crowded(w, asker):
 	default:
 		s.followers = append(s.followers, follower{asker, w.nodes[asker].members[s.id]})
 		snap = w.snapshot(s)
 	}
-	if s.plan != nil && s.room(w, asker) {
+	if s.plan != nil && snap >= 0 && s.room(w, asker) {
 		w.ask(s, asker)
 	}
 	w.after(w.cfg.Latency, event{kind: evAnswer, a: asker, b: s.id, c: snap})
@@ -254,6 +281,7 @@ func (w *world) answered(n *node, j, snap int32) {
 		w.release(snap)
 	}
 	w.exchange(n, &w.nodes[j])
+	w.more(n)
 	w.settled(n)
 	n.next(w)
 }

@@ -47,11 +47,7 @@ func (w *world) leave(n *node, j int32) {
 		n.plan.Gone(w.time(), p.id)
 		delete(n.byID, p.id)
 	}
-	for len(n.spare) > 0 && n.others+n.asking < w.cfg.Costs.Degree {
-		last := n.spare[len(n.spare)-1]
-		n.spare = n.spare[:len(n.spare)-1]
-		w.ask(n, last)
-	}
+	w.more(n)
 	n.next(w)
 }
 

@@ -38,10 +38,11 @@ type node struct {
 	byID      map[plan.Member]*peer
 	lastID    plan.Member
 	joined    int
-	others    int // of those, without the volunteers that a volunteer knows
-	asking    int // members that have not answered yet
-	looks     int // lookups that have been answered
-	found     int // volunteers that a lookup named
+	others    int  // of those, without the volunteers that a volunteer knows
+	asking    int  // members that have not answered yet
+	looks     int  // lookups that have been answered
+	visited   bool // is connected to the holders of the record
+	found     int  // volunteers that a lookup named
 	spare     []int32
 	followers []follower
 	remembers []int32 // fillers that asked before this node began

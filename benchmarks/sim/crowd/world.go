@@ -179,6 +179,7 @@ func (w *world) handle(e *event) {
 		w.answered(n, e.b, e.c)
 	case evProvided:
 		w.records = append(w.records, record{w.now, e.a})
+		w.look(n, 1) // who has written reads, to see who wrote before
 	case evLook:
 		w.look(n, e.b)
 	case evServed:
