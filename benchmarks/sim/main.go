@@ -136,8 +136,16 @@ func (c *cli) simulate(stdout io.Writer) error {
 				return fmt.Errorf("%s: %w", s.Name, err)
 			}
 			r.add(stdout, one)
+			if err := c.keep(r); err != nil { // a long run may be broken off
+				return err
+			}
 		}
 	}
+	return nil
+}
+
+// keep writes what there is so far.
+func (c *cli) keep(r *report) error {
 	if c.Out != "" {
 		if err := r.write(c.Out); err != nil {
 			return err
