@@ -98,7 +98,7 @@ func (w *world) look(n *node, k int32) {
 		return
 	}
 	c := &w.cfg.Costs
-	if !n.volunteer && (k == 0 && len(n.connected) > 0 || n.others+n.asking >= c.Degree) {
+	if !n.volunteer && (k == 0 && len(n.connected) > 0 || n.others+n.asking >= w.cfg.Costs.Degree) {
 		return
 	}
 	rtt := 2 * int64(w.cfg.Latency)
@@ -154,6 +154,15 @@ func (n *node) room(w *world, other int32) bool {
 		return n.joined-n.others < w.cfg.Costs.VolunteerDegree
 	}
 	return n.others < w.cfg.Costs.Degree
+}
+
+// keep remembers a member for the time when others are needed; the newest are
+// asked first.
+func (n *node) keep(w *world, j int32) {
+	if len(n.spare) >= w.cfg.Costs.Spare {
+		n.spare = slices.Delete(n.spare, 0, 1)
+	}
+	n.spare = append(n.spare, j)
 }
 
 // crowded reports whether a node has enough followers to take another.
@@ -241,8 +250,12 @@ func (w *world) follow(s *node, asker int32) {
 		s.followers = append(s.followers, follower{asker, w.nodes[asker].members[s.id]})
 		snap = w.snapshot(s)
 	}
-	if s.plan != nil && snap >= 0 && s.room(w, asker) {
-		w.ask(s, asker)
+	if s.plan != nil && snap >= 0 {
+		if s.room(w, asker) {
+			w.ask(s, asker)
+		} else {
+			s.keep(w, asker)
+		}
 	}
 	w.after(w.cfg.Latency, event{kind: evAnswer, a: asker, b: s.id, c: snap})
 }
@@ -263,7 +276,7 @@ func (w *world) answered(n *node, j, snap int32) {
 		w.release(snap)
 	case !n.room(w, j):
 		w.unfollow(n, j) // known, for the case that others go
-		n.spare = append(n.spare, j)
+		n.keep(w, j)
 		p.asked = false
 		p.idle++
 		w.release(snap)
@@ -295,8 +308,8 @@ func (w *world) exchange(n, s *node) {
 		j := s.followers[n.rng.IntN(len(s.followers))].node
 		if n.others+n.asking < w.cfg.Costs.Degree {
 			w.ask(n, j)
-		} else if len(n.spare) < w.cfg.Costs.Spare {
-			n.spare = append(n.spare, j)
+		} else {
+			n.keep(w, j)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestFollowersAreBounded(t *testing.T) {
 	most := 0
 	step(t, w, func() bool {
 		for i := range w.nodes {
-			if n := &w.nodes[i]; !n.whole {
+			if n := &w.nodes[i]; !n.volunteer { // those follow each other besides
 				most = max(most, len(n.followers))
 			}
 		}
@@ -129,5 +129,43 @@ func TestConnectionsCost(t *testing.T) {
 	want := 2*c.Handshake + 7*testLatency
 	if arrived[0] != want || arrived[1] != want+c.Handshake {
 		t.Errorf("requests arrive at %v, want %v and %v later", arrived, want, c.Handshake)
+	}
+}
+
+// Who arrives late must be chosen by others, too: else it gives nothing.
+func TestLateArrivalsGiveTheirShare(t *testing.T) {
+	c := small(100, 200)
+	for i := range c.Machines {
+		c.Machines[i].Start = time.Duration(i) * 10 * time.Millisecond
+	}
+	w := newWorld(c)
+	for w.pending > 0 {
+		e := w.queue.pop()
+		w.now = e.at
+		w.handle(&e)
+	}
+	idle := 0
+	for i := range w.nodes[:80] {
+		if w.nodes[i].up.bytes < c.size()/10 {
+			idle++
+		}
+	}
+	if idle > 10 {
+		t.Errorf("%d of the first 80 nodes gave less than a tenth of the blob", idle)
+	}
+}
+
+// Nodes with enough members ask nobody's processor for a lookup.
+func TestLookupsAreForThoseWhoNeedThem(t *testing.T) {
+	w := newWorld(small(200, 64))
+	step(t, w, func() bool { return w.now > int64(200*time.Millisecond) })
+	visited := 0
+	for i := range w.nodes {
+		if w.nodes[i].visited {
+			visited++
+		}
+	}
+	if visited < 5 || visited > 60 {
+		t.Errorf("%d of 200 nodes looked into the DHT; volunteers are about 14", visited)
 	}
 }
