@@ -70,9 +70,14 @@ func TestBound(t *testing.T) {
 
 // The planner as it is now keeps these bounds with room; one that is broken does not.
 func TestASmallCrowdIsNearTheBound(t *testing.T) {
-	r := simulate(t, small(10, 64))
-	if r.Ratio > 1.8 || r.Copies > 1.15 {
-		t.Errorf("ratio %.2f, copies %.2f", r.Ratio, r.Copies)
+	// The first tenths of a second, in which members find each other and
+	// pieces spread, cost the same whatever the size.
+	for seed := range uint64(3) {
+		c := small(10, 200)
+		c.Seed = seed
+		if r := simulate(t, c); r.Ratio > 1.4 || r.Copies > 1.1 {
+			t.Errorf("seed %d: ratio %.2f, copies %.2f", seed, r.Ratio, r.Copies)
+		}
 	}
 }
 
@@ -114,7 +119,7 @@ func TestEverybodyEnds(t *testing.T) {
 			config := small(20, 32)
 			c.of(&config)
 			r := simulate(t, config)
-			if r.Ratio > 25 {
+			if r.Ratio > 8 {
 				t.Errorf("%.1f times the bound", r.Ratio)
 			}
 		})
