@@ -1,12 +1,14 @@
 package blobcache
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
 	"testing"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/proof"
 )
 
 // crowd is a fill whose pieces several members vouched for, and whose driver
@@ -165,7 +167,7 @@ func TestAuditsDouble(t *testing.T) {
 
 // Each round audits twice as many, of those that were not looked at yet.
 func TestAuditRounds(t *testing.T) {
-	c := newCrowd(t, 36*mib)
+	c := newCrowd(t, 60*mib)
 	c.vouched(honest.Peer, nil, c.s.all(1)...)
 	if err := c.WritePiece(0, c.s.wrong(0), origin); err != nil { // the own origin is ill: nobody else will be found
 		t.Fatal(err)
@@ -180,7 +182,7 @@ func TestAuditRounds(t *testing.T) {
 			write(t, c.Fill, c.s, origin, r.Piece)
 		}
 	}
-	if rest := rejections(t, c.Fill, 36-1-15); len(rest) != 36-1-15 {
+	if rest := rejections(t, c.Fill, 60-1-15); len(rest) != 60-1-15 {
 		t.Errorf("%d pieces are left in the end", len(rest))
 	}
 }
@@ -280,13 +282,19 @@ func TestAuditAnsweredByAMember(t *testing.T) {
 // piece, the origin gives another one, and all that was under the chain goes
 // at once. Its signer is convicted, and not who passed it on.
 func TestForgedVouchedChain(t *testing.T) {
-	for _, audited := range []bool{false, true} {
-		t.Run(fmt.Sprint("the last piece is audited: ", audited), func(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before *Provenance // who brought the last piece before the chain came
+		again  int         // pieces that the origin gives again
+	}{
+		"the last piece comes after the chain":          {nil, 0},
+		"it came before, from the origin":               {&origin, 0},
+		"it came before, from a member, and is audited": {&honest, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
 			c := newCrowd(t, 12*mib)
-			fake := newSample(12*mib, 10)
-			last := []int{11}
-			if audited { // it came before the chain, from somebody honest
-				c.vouched(honest.Peer, nil, last...)
+			fake := c.s.spoilt(10) // and all others are right
+			if tt.before != nil {
+				write(t, c.Fill, c.s, *tt.before, 11)
 			}
 			if err := c.OfferChain(fake.chain, liar.Peer, fake.chainBy("liar")); err != nil {
 				t.Fatal(err)
@@ -296,22 +304,32 @@ func TestForgedVouchedChain(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if !audited {
+			if tt.before == nil {
 				if err := c.WriteVouched(11, c.s.piece(11), honest.Peer, c.s.by("honest", 11)); !errors.Is(err, ErrConflict) {
 					t.Fatalf("the right last piece against the forged chain: %v", err)
 				}
-				write(t, c.Fill, c.s, origin, last...)
+				write(t, c.Fill, c.s, origin, 11)
 			}
 			fromOrigin, convicted := c.serve()
 			if err := c.Err(); err != nil {
 				t.Fatal(err)
 			}
-			if fromOrigin > 2 || !slices.Equal(convicted, []string{liar.Peer}) {
+			if fromOrigin != tt.again || !slices.Equal(convicted, []string{liar.Peer}) {
 				t.Errorf("the origin gave %d pieces again, convicted %v", fromOrigin, convicted)
 			}
 			has(t, c.c, c.s)
 		})
 	}
+}
+
+// spoilt is another sample, that differs in piece i.
+func (s sample) spoilt(i int) sample {
+	data := bytes.Clone(s.data)
+	data[i*mib] ^= 1
+	h := proof.NewHasher()
+	h.Write(data)
+	chain, _ := h.Chain()
+	return sample{Descriptor: s.Descriptor, data: data, chain: chain}
 }
 
 // A chain that is right but for the end, and true pieces under it: its signer
@@ -332,12 +350,12 @@ func TestForgedEndOfAChain(t *testing.T) {
 		t.Fatalf("the right piece against the forged state: %v", err)
 	}
 	write(t, c.Fill, c.s, origin, 10, 11)
-	_, convicted := c.serve()
+	fromOrigin, convicted := c.serve()
 	if err := c.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(convicted, []string{liar.Peer}) {
-		t.Errorf("convicted %v", convicted)
+	if fromOrigin != 0 || !slices.Equal(convicted, []string{liar.Peer}) {
+		t.Errorf("the origin gave %d pieces again, convicted %v", fromOrigin, convicted)
 	}
 }
 

@@ -104,6 +104,26 @@ func TestLend(t *testing.T) {
 	}
 }
 
+// Whoever answers for them, pieces of members flow to no client before closure.
+func TestVouchedPiecesDoNotFlow(t *testing.T) {
+	c := open(t, t.TempDir(), Options{})
+	s := newSample(4*mib, 11)
+	f := startFill(t, c, s)
+	if err := f.WriteVouched(0, s.piece(0), honest.Peer, s.by("honest", 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.OfferChain(s.chain, honest.Peer, s.chainBy("honest")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.WriteLinked(1, s.piece(1), s.chainSum()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, s, origin, 2)
+	if got := f.Shareable().Count(); got < 2 || flows(t, f) != 0 {
+		t.Errorf("%d pieces are shareable, %d bytes flow", got, flows(t, f))
+	}
+}
+
 // An own piece is hashed and signed once.
 func TestOwnVoucherIsMadeOnce(t *testing.T) {
 	c := open(t, t.TempDir(), Options{})

@@ -94,7 +94,7 @@ func ParseVoucher(s string) (statement.Voucher, error) {
 	if base64.RawURLEncoding.DecodedLen(len(s)) != statement.Size {
 		return statement.Voucher{}, fmt.Errorf("%w: a voucher of %d characters", ErrMalformed, len(s))
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil {
 		return statement.Voucher{}, fmt.Errorf("%w: a voucher: %w", ErrMalformed, err)
 	}

@@ -49,12 +49,6 @@ func TestMalformedPledges(t *testing.T) {
 			t.Errorf("%.40q: %+v, %v", s, ps, err)
 		}
 	}
-	// The last character of a voucher has bits that mean nothing.
-	for last := range strings.SplitSeq("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", "") {
-		if v, err := ParseVoucher(good[:171] + last); err == nil && PrintVoucher(v) != good[:171]+last {
-			t.Errorf("two forms of one voucher: %s", last)
-		}
-	}
 }
 
 func FuzzParsePledges(f *testing.F) {
