@@ -24,14 +24,19 @@
 // # Finding each other
 //
 // Members are connected at random, Costs.Connected on average. A node that
-// starts asks Costs.Ask of them to be followed, and whom the DHT names; it joins those who fill
-// or have the blob to its plan, at most Costs.Degree of them, or
-// Costs.VolunteerDegree if it is a volunteer. Who is asked follows back, and if
-// it has not begun, remembers the asker for the moment when it does. Answers
-// name some other members. States are told to followers when they changed, every
-// Costs.Tell at most. Volunteers write their record into the DHT; a lookup
-// returns the records that were there when it reached their holders, of which
-// there are 20, whose processors every announcement and lookup costs time.
+// starts asks Costs.Ask of them to be followed, and joins those who fill or
+// have the blob to its plan, at most Costs.Degree of them; volunteers take
+// other volunteers besides. Who is asked follows back if it has room, and if it
+// has not begun, remembers the asker for the moment when it does. A filler has
+// Costs.Followers followers at most; answers name some other members, who are
+// asked then. States are told to followers when they changed, every Costs.Tell
+// at most.
+//
+// Volunteers write their record into the DHT, and read when it is written.
+// Others look there only if they lack members. A lookup returns the records
+// that were there when it reached their holders, of which there are
+// Costs.Holders, whose processors every visitor costs time. The origin is
+// asked when everybody has answered, or after Costs.Hold.
 //
 // # What is left out
 //
