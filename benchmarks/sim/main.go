@@ -9,6 +9,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -61,7 +62,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "sim:", err)
 		return 2
 	}
-	if err := c.simulate(stdout); err != nil {
+	if err := c.simulate(context.Background(), stdout); err != nil {
 		fmt.Fprintln(stderr, "sim:", err)
 		return 1
 	}
@@ -122,12 +123,12 @@ func (c *cli) flags(n int) (*scenario.Scenario, error) {
 }
 
 // simulate runs everything and reports.
-func (c *cli) simulate(stdout io.Writer) error {
+func (c *cli) simulate(ctx context.Context, stdout io.Writer) error {
 	all, err := c.scenarios()
 	if err != nil {
 		return err
 	}
-	r := newReport()
+	r := newReport(ctx)
 	r.heading(stdout)
 	for _, s := range all {
 		for k := range c.Runs {

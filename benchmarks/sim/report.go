@@ -1,13 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +21,7 @@ import (
 // report collects runs.
 type report struct {
 	Date   string     `json:"date"`
-	Commit string     `json:"commit"` // with "+" if something was changed since
+	Commit string     `json:"commit"` // of the working directory
 	Go     string     `json:"go"`
 	CPUs   int        `json:"cpus"`
 	Runs   []*outcome `json:"runs"`
@@ -35,28 +37,19 @@ type outcome struct {
 	Memory   int64             `json:"peak_memory_bytes"` // of the process so far
 }
 
-func newReport() *report {
+func newReport(ctx context.Context) *report {
 	return &report{
-		Date: time.Now().UTC().Format(time.RFC3339), Commit: commit(), Go: runtime.Version(), CPUs: runtime.GOMAXPROCS(0),
+		Date: time.Now().UTC().Format(time.RFC3339), Commit: commit(ctx), Go: runtime.Version(), CPUs: runtime.GOMAXPROCS(0),
 	}
 }
 
-// commit returns what this program was built from, if the build noted it.
-func commit() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
+// commit returns what the working directory holds, or what went wrong.
+func commit(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return err.Error()
 	}
-	revision, changed := "", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value
-		case s.Key == "vcs.modified" && s.Value == "true":
-			changed = "+"
-		}
-	}
-	return revision + changed
+	return strings.TrimSpace(string(out))
 }
 
 // peak returns the most memory that this process has had, in bytes.
