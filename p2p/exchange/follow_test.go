@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -538,5 +539,15 @@ func TestNearMembersStayTheSame(t *testing.T) {
 	near, connected := m.Exchange.near()
 	if len(near) != maxNear || connected != 3*maxNear+1 || near[0].Peer != other.id {
 		t.Errorf("%d of %d, %v first", len(near), connected, near[0].Peer)
+	}
+}
+
+// A follower elsewhere cannot send this node to its own loopback.
+func TestWhereAFollowerIs(t *testing.T) {
+	m := newMesh(t).member(nil)
+	f := &follower{all: m.followers, teller: netip.MustParseAddr("192.0.2.9")}
+	list := wire.MarshalMembers([]wire.Member{{Pieces: []string{"127.0.0.1:1", "192.0.2.9:1"}, Zone: "z"}})
+	if err := f.introduced(list); err != nil || len(f.holder.Pieces) != 1 || f.holder.Pieces[0] != "192.0.2.9:1" || f.holder.Zone != "z" {
+		t.Errorf("%+v, %v", f.holder, err)
 	}
 }
