@@ -97,6 +97,7 @@ type flight struct {
 type fetched struct {
 	origin, peers int64
 	read          int64 // from the origin, also of pieces that are not whole yet
+	beside        int64 // by other fills, as the plan knows
 }
 
 // counts is what status shows.
@@ -190,6 +191,7 @@ func (d *driver) begin(ctx context.Context) error {
 		Seed: rand.Uint64(), Tuning: d.x.limits.plan,
 	})
 	d.stored, d.busy = time.Now(), time.Now()
+	d.bytes.beside = d.x.inflow.Load()
 	_, d.board.chain = d.x.cache.Chain(d.want)
 	d.board.untold = true // what was left from an earlier fill
 	for _, f := range known {
@@ -314,6 +316,7 @@ func (d *driver) step(ctx context.Context) time.Duration {
 	d.reconcile()
 	d.fillUp()
 	d.stepIn(ctx)
+	d.lookBeside()
 	granted, asked := d.reserve(), 0
 	room := plan.Room{Members: d.x.members.take(maxStarts), Origin: granted.slots}
 	orders := d.plan.Next(d.now(), room)
@@ -346,6 +349,15 @@ func (d *driver) step(ctx context.Context) time.Duration {
 		wait = min(wait, 10*time.Millisecond) // for the search to have ended
 	}
 	return wait
+}
+
+// lookBeside tells the plan what other fills got.
+func (d *driver) lookBeside() {
+	others := d.x.inflow.Load() - d.bytes.origin - d.bytes.peers
+	if n := others - d.bytes.beside; n > 0 {
+		d.plan.Beside(d.now(), n)
+		d.bytes.beside = others
+	}
 }
 
 // reconcile finds pieces that the plan thinks are here and the fill has

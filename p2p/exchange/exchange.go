@@ -87,7 +87,8 @@ type Exchange struct {
 
 	// originRate is what fills measured last, in bytes a second (float bits).
 	originRate atomic.Uint64
-	ranged     atomic.Bool // the origin served ranges
+	ranged     atomic.Bool  // the origin served ranges
+	inflow     atomic.Int64 // bytes of pieces that came, over all fills
 
 	life context.Context // done when the exchange closes; of no single call
 	end  context.CancelFunc

@@ -151,6 +151,7 @@ func (d *driver) progress(id plan.ID, bytes int64) {
 func (d *driver) delivered(r run, i int, bytes int64) {
 	d.plan.Delivered(d.now(), r.ID)
 	d.plan.Stored(i) // also if the request was given up meanwhile
+	d.x.inflow.Add(bytes)
 	d.stored = time.Now()
 	if r.Member == plan.Origin {
 		d.bytes.origin += bytes

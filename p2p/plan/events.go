@@ -31,6 +31,11 @@ func (p *Plan) Progress(now time.Duration, id ID, bytes int64) {
 	p.stall(r, false) // it may have woken up
 }
 
+// Beside tells of bytes that other fills of this node got meanwhile. Fills share
+// the node's links and take turns: one that gets little while others get much
+// has no reason to leave the swarm.
+func (p *Plan) Beside(now time.Duration, bytes int64) { p.beside.add(now, bytes) }
+
 // Delivered tells that the next piece of a request's run arrived and was
 // stored. Pieces of a run arrive in order.
 func (p *Plan) Delivered(now time.Duration, id ID) {

@@ -91,7 +91,8 @@ func (p *Plan) judge(now time.Duration) {
 		return
 	}
 	all, _ := p.all.rate(now)
-	o.first = all < p.hope(now)
+	beside, _ := p.beside.rate(now)
+	o.first = all+beside < p.hope(now)
 }
 
 // patience is how long the swarm may do nothing before this node asks the

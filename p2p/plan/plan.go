@@ -79,6 +79,7 @@ type Plan struct {
 	seeds    seeds
 	swarm    meter         // bytes from members other than the origin
 	all      meter         // bytes from everybody
+	beside   meter         // bytes of other fills of this node
 	peak     float64       // the most that came from members over a window, in bytes a second
 	stored   time.Duration // when the last piece came
 	trip     time.Duration // the shortest from a request to its first bytes
@@ -131,7 +132,7 @@ func New(c Config) *Plan {
 		members: map[Member]*member{}, byID: map[ID]*request{},
 		owners: owners{self: c.Self, key: c.Key, volunteer: c.Volunteer, stale: true},
 		seeds:  seeds{stale: true},
-		swarm:  newMeter(c.Tuning.Window), all: newMeter(c.Tuning.Window),
+		swarm:  newMeter(c.Tuning.Window), all: newMeter(c.Tuning.Window), beside: newMeter(c.Tuning.Window),
 		due: never, look: true, trip: tick, candidates: bitset.New(uint(n)),
 	}
 	p.ties = p.rng.Uint64()

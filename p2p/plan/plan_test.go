@@ -183,6 +183,33 @@ func TestSlowSwarmIsLeft(t *testing.T) {
 	}
 }
 
+// TestBusyNodeKeepsToTheSwarm: a fill that gets nothing because others of the
+// node get all is not let down by the swarm.
+func TestBusyNodeKeepsToTheSwarm(t *testing.T) {
+	for _, busy := range []bool{true, false} {
+		p := New(Config{Size: 100 * testPiece, PieceSize: testPiece, Tuning: Defaults()})
+		p.OriginFrom(0, 0)
+		p.Join(1, 1, false)
+		p.Told(0, 1, State{Whole: true})
+		asked, live := false, []ID{}
+		for now := time.Duration(0); now < 5*time.Second; now += 100 * time.Millisecond {
+			if busy {
+				p.Beside(now, mb)
+			}
+			for _, r := range p.Next(now, Room{Members: 8, Origin: 8}).Start {
+				asked = asked || r.Member == Origin
+				live = append(live, r.ID)
+			}
+			for _, id := range live {
+				p.Progress(now, id, 1) // hardly more than a sign of life
+			}
+		}
+		if asked == busy {
+			t.Errorf("the origin was asked: %v, while other fills were busy: %v", asked, busy)
+		}
+	}
+}
+
 func TestSwarmFasterThanTheOriginIsKept(t *testing.T) {
 	w := newWorld(t, 60, 1)
 	w.origin(0.3 * mb)
