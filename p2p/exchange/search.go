@@ -19,6 +19,14 @@ const (
 	// maxAsked bounds the members that one fill follows, however it heard of
 	// them.
 	maxAsked = 128
+	// enoughMembers is how many members that have something make a lookup
+	// superfluous. In a crowd of twelve nodes and ten layers, lookups and
+	// announcements took a fifth of the processor time.
+	enoughMembers = 8
+	// answerTime is what connected members have to answer before a lookup
+	// begins, answerLook how often it is looked whether they have.
+	answerTime = 20 * time.Millisecond
+	answerLook = 2 * time.Millisecond
 	// searchEvery is the time between lookups while a fill runs.
 	searchEvery = 10 * time.Second
 	// againFirst and againMost bound the pause before a member is followed
@@ -145,15 +153,41 @@ func (s *search) round(ctx context.Context, wg *sync.WaitGroup) {
 	for _, h := range near {
 		s.ask(h, false)
 	}
-	wg.Go(func() { // may take seconds: somebody named is not there any more
-		for h := range s.x.swarm.Find(ctx, s.want.Digest) {
-			s.ask(h, true)
+	wg.Go(func() {
+		if !s.enough(ctx, connected) {
+			// It may take seconds: somebody named is not there any more.
+			for h := range s.x.swarm.Find(ctx, s.want.Digest) {
+				s.ask(h, true)
+			}
 		}
 		s.mu.Lock()
 		s.looking--
 		s.rounds++
 		s.mu.Unlock()
 	})
+}
+
+// enough reports whether a lookup can be spared, because enough of the connected
+// members have something already: they name more. It gives them a moment to
+// answer.
+func (s *search) enough(ctx context.Context, connected int) bool {
+	for waited := time.Duration(0); ; waited += answerLook {
+		has, waiting := 0, false
+		s.mu.Lock()
+		for _, a := range s.asked {
+			waiting = waiting || a.waiting
+			if a.fills {
+				has++
+			}
+		}
+		s.mu.Unlock()
+		switch {
+		case has >= min(connected, enoughMembers):
+			return true
+		case !waiting || waited >= answerTime || wait(ctx, answerLook) != nil:
+			return false
+		}
+	}
 }
 
 // ask follows a member if that is not done already, and it is not banned. told

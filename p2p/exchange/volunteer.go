@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"math/rand/v2"
+	"time"
 
 	"shoal/blobcache/blob"
 	"shoal/p2p/plan"
@@ -18,6 +19,10 @@ const (
 	// fewVolunteers: who finds fewer of them when the lookups are over
 	// volunteers, too. As many own pieces.
 	fewVolunteers = 8
+	// announceLate is when a fill is announced in a swarm where everybody who
+	// is connected hears of it anyway: most are over by then, and the whole
+	// blob is announced.
+	announceLate = time.Second
 )
 
 // willVolunteer decides by lot, with so many other members connected.
@@ -54,7 +59,14 @@ func (d *driver) stepForward(ctx context.Context) {
 	if blob.PieceCount(d.want.Size) <= 1 {
 		return // it is here, and announced, before anybody asks
 	}
+	late := announceLate
+	if _, connected := d.x.swarm.Near(0); connected > maxNear {
+		late = 0
+	}
 	d.io.Go(func() {
+		if wait(ctx, late) != nil {
+			return
+		}
 		if err := d.x.swarm.Announce(ctx, d.want.Digest); err != nil && ctx.Err() == nil {
 			d.log.Debug("fill not announced", "error", err)
 		}
