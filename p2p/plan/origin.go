@@ -189,6 +189,9 @@ func (p *Plan) chooseForOrigin(now time.Duration) (first, count int, ok bool) {
 	if first, count, ok = p.relieve(now, false); ok {
 		return first, min(count, most), true
 	}
+	if p.origin.requests > 0 { // what is on its way already would only come later
+		return 0, 0, false
+	}
 	if first, count, ok = p.relieve(now, true); ok {
 		return first, min(count, most), true
 	}

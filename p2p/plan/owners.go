@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -182,7 +183,7 @@ func (p *Plan) appraise(now time.Duration, o *owner, own time.Duration) {
 	rate, known := m.pulls.rate(now)
 	switch {
 	case !known: // it has not had a byte: its time is what it has waited
-		since(&m.late, now, now-m.heard > own*3/2+p.tune.LateBy)
+		since(&m.late, now, now-m.heard > own*3/2+p.tune.StuckBy)
 		m.stuck = never
 	default:
 		since(&m.late, now, lasts(int64(o.backlog+o.claims)*p.piece, rate) > own*3/2+p.tune.LateBy)
@@ -200,17 +201,30 @@ func since(t *time.Duration, now time.Duration, so bool) {
 	}
 }
 
-// ownTime is how long this node would need to bring a run from the origin. One
-// that has not asked yet expects what the best of the others gets.
+// ownTime is how long this node would need to bring a run from the origin now.
+// What it measured when it was the only one to ask says nothing of an origin
+// that many ask at once: it gets no more than an equal share of what the origin
+// gives to all.
 func (p *Plan) ownTime(now time.Duration) time.Duration {
-	rate, known := p.origin.rate.rate(now)
-	if !known {
-		rate = p.bestPull(now)
+	total, askers := 0.0, 1
+	for _, m := range p.order {
+		if rate, known := m.pulls.rate(now); known && m.pulls.running {
+			total += rate
+			askers++
+		}
 	}
-	if rate <= 0 {
+	own, known := p.origin.rate.rate(now)
+	if known && p.origin.requests > 0 {
+		total += own
+	}
+	share := total / float64(askers)
+	if !known || share > 0 {
+		own = min(share, cmp.Or(own, share))
+	}
+	if own <= 0 {
 		return 0
 	}
-	return lasts(int64(p.owners.run)*p.piece, rate)
+	return lasts(int64(p.owners.run)*p.piece, own)
 }
 
 // bestPull returns the rate at which the fastest of the others gets bytes from

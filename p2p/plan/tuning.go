@@ -109,7 +109,7 @@ func Defaults() Tuning {
 		Owners:          16,
 		SilentAfter:     time.Second,
 		LateBy:          200 * time.Millisecond,
-		StuckBy:         500 * time.Millisecond,
+		StuckBy:         time.Second,
 		Stagger:         50 * time.Millisecond,
 		TurnEvery:       300 * time.Millisecond,
 		TurnSmall:       100 * time.Millisecond,
