@@ -22,7 +22,8 @@ func TestLies(t *testing.T) {
 	for _, lie := range p2ptest.Lies() {
 		t.Run(string(lie), func(t *testing.T) {
 			t.Parallel()
-			srv, d, src := registry(t, origintest.Options{}, data)
+			// The liar is asked before the origin has answered.
+			srv, d, src := registry(t, origintest.Options{Latency: time.Second}, data)
 			reg := prometheus.NewRegistry()
 			c := p2ptest.NewCluster(t, 2, p2ptest.Options{
 				Lies: map[int]p2ptest.Lie{0: lie},
