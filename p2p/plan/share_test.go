@@ -1,0 +1,85 @@
+package plan
+
+import (
+	"testing"
+	"time"
+
+	"github.com/bits-and-blooms/bitset"
+)
+
+// What a node brought when it was the only one to ask is not what it would get
+// beside eleven others.
+func TestOwnTimeIsAShare(t *testing.T) {
+	p := New(Config{Size: 64 * testPiece, PieceSize: testPiece, Key: 1, Volunteer: true, Tuning: Defaults()})
+	p.KnowsOrigin(Ranged)
+	p.OriginFrom(0, 0)
+	r := p.Next(0, Room{Origin: 1}).Start[0]
+	burst := 12 * time.Millisecond
+	for range r.Count {
+		p.Progress(burst, r.ID, testPiece)
+		p.Delivered(burst, r.ID)
+	}
+	const others = 11
+	claims := bitset.New(64).Set(63)
+	for m := Member(1); m <= others; m++ {
+		p.Join(m, uint64(m), false)
+	}
+	now := burst
+	for progress := int64(0); now < 2*time.Second; now += 100 * time.Millisecond {
+		for m := Member(1); m <= others; m++ {
+			p.Told(now, m, State{Volunteer: true, Claims: claims, Progress: progress})
+		}
+		progress += 2 * mb / 10
+	}
+	want := lasts(int64(p.runLength())*testPiece, others*2*mb/(others+1))
+	if got := p.ownTime(now); got < want*8/10 || got > want*12/10 {
+		t.Errorf("%v for a run, want about %v", got, want)
+	}
+}
+
+// A node takes over what another has claimed and brings too late, but not while
+// it uses its own part of what the origin gives.
+func TestStuckClaimsWaitForAnIdleNode(t *testing.T) {
+	const pieces = 16
+	p := New(Config{Size: pieces * testPiece, PieceSize: testPiece, Key: 1, Volunteer: true, Tuning: Defaults()})
+	p.KnowsOrigin(Ranged)
+	p.Join(1, 1, false)
+	p.Told(0, 1, State{Volunteer: true})
+	mine := p.own().mine.Clone()
+	claims := bitset.New(pieces).SetAll().Difference(mine)
+	p.OriginFrom(0, 0)
+	var r Request // in flight
+	now, left := time.Duration(0), testPiece
+	for begun := uint(0); ; now += 100 * time.Millisecond {
+		p.Told(now, 1, State{Volunteer: true, Claims: claims, Progress: now.Milliseconds()})
+		if r.Count > 0 {
+			p.Progress(now, r.ID, testPiece/4)
+			left -= testPiece / 4
+		}
+		room := Room{Origin: 1}
+		switch {
+		case left > 0 && begun > 0 && begun < mine.Count():
+			room.Origin = 0 // one at a time, until there is no more
+		case left == 0:
+			p.Delivered(now, r.ID)
+			left = testPiece
+		}
+		if left == testPiece && begun == mine.Count() {
+			break
+		}
+		for _, r = range p.Next(now, room).Start {
+			if !mine.Test(uint(r.First)) {
+				t.Fatalf("at %v piece %d is asked for while this node brings its part", now, r.First)
+			}
+			begun++
+		}
+	}
+	for end := now + time.Second; now < end; now += 50 * time.Millisecond {
+		for _, s := range p.Next(now, Room{Origin: 1}).Start {
+			if claims.Test(uint(s.First)) {
+				return
+			}
+		}
+	}
+	t.Error("nobody takes over what would come in an hour")
+}
