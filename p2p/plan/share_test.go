@@ -76,7 +76,7 @@ func TestStuckClaimsWaitForAnIdleNode(t *testing.T) {
 	}
 	for end := now + time.Second; now < end; now += 50 * time.Millisecond {
 		for _, s := range p.Next(now, Room{Origin: 1}).Start {
-			if claims.Test(uint(s.First)) {
+			if claims.Test(uint(s.First)) && !p.origin.first {
 				return
 			}
 		}
