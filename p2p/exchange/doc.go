@@ -26,9 +26,10 @@
 // and time and believed only as far as it is proven; a piece is stored as the
 // signer's, or else the sender's, so that the right one can be convicted when
 // the right bytes are known (backing.go, verdict.go). Who passes on what
-// another signed is not to blame for it, if it had met that one. A member that lied is banned (penalties.go): nothing is
-// fetched from it for a while. At most so many pieces are in memory at once,
-// over all fills, as the budget says (budget.go).
+// another signed is not to blame for it, if the receiver has met that one. A
+// member that lied is banned (penalties.go): nothing is fetched from it for a
+// while. At most so many pieces are in memory at once, over all fills, as the
+// budget says (budget.go).
 //
 // # Goroutines
 //

@@ -13,6 +13,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/time/rate"
 
 	"shoal/p2p/wire"
 )
@@ -181,7 +182,7 @@ func (f *follower) run(ctx context.Context, conn net.Conn, r *bufio.Reader) erro
 
 // listen takes in what the member asks.
 func (f *follower) listen(ctx context.Context, conn net.Conn, r *bufio.Reader) error {
-	pace := newPace(askRate, askBurst)
+	pace := rate.NewLimiter(askRate, askBurst) // who says more is not read, and waits
 	for {
 		if err := conn.SetReadDeadline(time.Now().Add(deafAfter)); err != nil {
 			return err
@@ -190,7 +191,7 @@ func (f *follower) listen(ctx context.Context, conn net.Conn, r *bufio.Reader) e
 		if err != nil {
 			return err
 		}
-		if err := wait(ctx, pace.take(1, time.Now())); err != nil {
+		if err := pace.Wait(ctx); err != nil {
 			return err
 		}
 		switch head.Type {

@@ -49,24 +49,6 @@ func readFrame(r *bufio.Reader, most int64) (wire.FrameHead, []byte, error) {
 	return head, body, err
 }
 
-// pace holds a reader back to a rate: a sender that says more is not read, and
-// waits. It is a bucket that starts full.
-type pace struct {
-	rate, burst, left float64
-	at                time.Time
-}
-
-func newPace(rate, burst float64) *pace {
-	return &pace{rate: rate, burst: burst, left: burst, at: time.Now()}
-}
-
-// take takes n out of the bucket and returns how long to wait for it.
-func (p *pace) take(n float64, now time.Time) time.Duration {
-	p.left = min(p.burst, p.left+now.Sub(p.at).Seconds()*p.rate) - n
-	p.at = now
-	return time.Duration(max(0, -p.left) / p.rate * float64(time.Second))
-}
-
 // wait returns after a while, or when ctx is done.
 func wait(ctx context.Context, d time.Duration) error {
 	if d <= 0 {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"shoal/blobcache/blob"
 	"shoal/p2p/wire"
 )
@@ -178,14 +180,14 @@ func (s *session) watch(ctx context.Context) error {
 
 // listen takes in what the member says.
 func (s *session) listen(ctx context.Context, r *bufio.Reader) error {
-	pace := newPace(hearRate, hearBurst)
+	pace := rate.NewLimiter(hearRate, hearBurst) // who says more is not read, and waits
 	for {
 		head, body, err := readFrame(r, wire.MaxInfo)
 		if err != nil {
 			return err
 		}
 		s.heard.Store(true)
-		if err := wait(ctx, pace.take(float64(len(body)+frameCost), time.Now())); err != nil {
+		if err := pace.WaitN(ctx, len(body)+frameCost); err != nil {
 			return err
 		}
 		if err := s.take(head, body); err != nil {

@@ -87,9 +87,11 @@
 // others by rank, until it is heard of again. An owner whose backlog, at the
 // rate at which its bytes come, lasts longer than half as long again as this
 // node would need for a run, and LateBy, is late: who has begun all of its own
-// runs relieves it from the far end, where the owner itself comes last. What an
-// owner has claimed is taken over, too, when it would come much later (StuckBy),
-// and so is what a slow member alone has. Helpers come one after the other by
+// runs relieves it from the far end, where the owner itself comes last. What a
+// node would need follows from an equal share of what the origin gives to all
+// at the moment. Who asks the origin for nothing also takes over what an owner
+// has claimed, when it would come much later (StuckBy), and what a slow member
+// alone has. Helpers come one after the other by
 // rank (Stagger): the second sees what the first has begun. This also fetches
 // what views that differ have left without an owner.
 //
