@@ -76,6 +76,21 @@ func writeCPU(ctx context.Context, file string) (float64, error) {
 	return (threadCPU() - before).Seconds() / (blocks * block / 1e9), nil
 }
 
+// warmMemory takes memory, touches all of it and gives it back. What was given
+// back a moment ago is cheap to write on, as all memory is on a machine that
+// keeps its own (see writeCPU): no contender should pay for the host.
+func warmMemory(ctx context.Context, bytes int64) error {
+	const chunk = 256 << 20
+	for ; bytes > 0 && ctx.Err() == nil; bytes -= chunk {
+		taken, err := unix.Mmap(-1, 0, int(min(bytes, chunk)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANONYMOUS|unix.MAP_PRIVATE|unix.MAP_POPULATE)
+		if err != nil {
+			return fmt.Errorf("take memory: %w", err)
+		}
+		defer func() { _ = unix.Munmap(taken) }() // all at the end, or the same would be taken again
+	}
+	return ctx.Err()
+}
+
 // threadCPU returns the processor time of the calling thread so far.
 func threadCPU() time.Duration {
 	var u unix.Rusage

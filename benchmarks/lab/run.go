@@ -87,10 +87,20 @@ func (l *lab) playTo(ctx context.Context, result *report.Run, sc *scenario.Scena
 	if err := errors.Join(r.prepare(ctx, c.idle()), ctx.Err()); err != nil {
 		return err
 	}
+	if err := warmMemory(ctx, r.memory()); err != nil {
+		return err
+	}
 	if err := r.clock(ctx); err != nil {
 		return err
 	}
 	return r.finish(ctx, l)
+}
+
+// memory returns how many bytes the run is going to write on, about: what the
+// nodes store, and a program for each.
+func (r *run) memory() int64 {
+	const program = 128 << 20
+	return int64(len(r.nodes)) * (r.image.bytes() + program)
 }
 
 // shapeNodes gives every node its link.
