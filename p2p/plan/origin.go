@@ -263,7 +263,7 @@ func (p *Plan) originOvertakes(now time.Duration) (int, bool) {
 		return 0, false
 	}
 	own := lasts(p.piece, rate)
-	return p.overtake(now, Origin, own, p.tune.TakeOver, func(int) bool { return true })
+	return p.overtake(now, Origin, own, p.tune.TakeOver, func(*request, int) bool { return true })
 }
 
 // bypass finds a piece in flight from a member that is slow and alone to have
@@ -275,8 +275,8 @@ func (p *Plan) bypass(now time.Duration) (first, count int, ok bool) {
 		return 0, 0, false
 	}
 	margin := p.tune.StuckBy + time.Duration(o.place(everything))*p.tune.Stagger
-	first, ok = p.overtake(now, Origin, lasts(p.piece, rate), margin, func(i int) bool {
-		return p.near.of[i]+p.far.of[i] <= 1 && p.claimed.of[i] == 0
+	first, ok = p.overtake(now, Origin, lasts(p.piece, rate), margin, func(r *request, i int) bool {
+		return now-r.began >= p.tune.StuckBy && p.near.of[i]+p.far.of[i] <= 1 && p.claimed.of[i] == 0
 	})
 	return first, 1, ok
 }

@@ -187,7 +187,9 @@ func (p *Plan) appraise(now time.Duration, o *owner, own time.Duration) {
 		m.stuck = never
 	default:
 		since(&m.late, now, lasts(int64(o.backlog+o.claims)*p.piece, rate) > own*3/2+p.tune.LateBy)
-		since(&m.stuck, now, lasts(int64(o.claims)*p.piece, rate) > own*2+p.tune.StuckBy)
+		// At first a rate says little: many requests that begin together take
+		// their time to get going.
+		since(&m.stuck, now, now-m.asking >= p.tune.StuckBy && lasts(int64(o.claims)*p.piece, rate) > own*2+p.tune.StuckBy)
 	}
 }
 

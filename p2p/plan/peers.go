@@ -91,7 +91,7 @@ func (p *Plan) assign(now time.Duration, m *member, slowest time.Duration) (firs
 	if first, count, ok = p.choose(now, m); ok || !ahead {
 		return first, count, ok
 	}
-	i, found := p.overtake(now, m.id, own, p.tune.TakeOver, m.offers)
+	i, found := p.overtake(now, m.id, own, p.tune.TakeOver, func(_ *request, i int) bool { return m.offers(i) })
 	return i, 1, found
 }
 
@@ -165,9 +165,9 @@ func (p *Plan) arrivesIn(now time.Duration, m *member) time.Duration {
 }
 
 // holdsUp returns the test whether a piece that m offers holds up the reader.
-func (p *Plan) holdsUp(m *member) func(i int) bool {
+func (p *Plan) holdsUp(m *member) func(r *request, i int) bool {
 	end := p.head() + p.tune.RunPieces
-	return func(i int) bool { return i < end && m.offers(i) }
+	return func(_ *request, i int) bool { return i < end && m.offers(i) }
 }
 
 // slowest returns how long the slowest request in flight will take.
@@ -183,7 +183,7 @@ func (p *Plan) slowest(now time.Duration) time.Duration {
 
 // overtake returns, of all pieces that one other live request owes, the one
 // that will be last, if that is more than twice the time own, and margin.
-func (p *Plan) overtake(now time.Duration, by Member, own, margin time.Duration, ok func(i int) bool) (int, bool) {
+func (p *Plan) overtake(now time.Duration, by Member, own, margin time.Duration, ok func(r *request, i int) bool) (int, bool) {
 	best, latest := 0, 2*own+margin
 	for _, r := range p.requests {
 		if r.Member == by || r.stalled || r.stream {
@@ -194,7 +194,7 @@ func (p *Plan) overtake(now time.Duration, by Member, own, margin time.Duration,
 			continue
 		}
 		for i := r.end() - 1; i >= r.next; i-- {
-			if p.owed[i] == 1 && !p.here.Test(uint(i)) && ok(i) {
+			if p.owed[i] == 1 && !p.here.Test(uint(i)) && ok(r, i) {
 				best, latest = i, eta
 				break
 			}

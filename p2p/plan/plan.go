@@ -113,6 +113,7 @@ type member struct {
 	progress  int64          // bytes that it had from the origin
 	pulls     meter          // their rate
 	heard     time.Duration  // when it last had a byte from there, or no need of one
+	asking    time.Duration  // since when it has claimed something all the time
 	silent    bool           // that is too long ago
 	late      time.Duration  // since when what it has not claimed yet would come late
 	stuck     time.Duration  // since when what it has claimed will come very late

@@ -83,3 +83,49 @@ func TestStuckClaimsWaitForAnIdleNode(t *testing.T) {
 	}
 	t.Error("nobody takes over what would come in an hour")
 }
+
+// Requests that begin together take their time to get going: a rate of the first
+// moments is no reason to fetch what somebody else has claimed, and a slow
+// member no reason to ask the origin for what it has just been asked for.
+func TestYoungRequestsAreNotTakenOver(t *testing.T) {
+	const pieces, begun = 16, 2 * time.Second
+	for name, claimed := range map[string]bool{"claimed": true, "asked for": false} {
+		t.Run(name, func(t *testing.T) {
+			here := New(Config{Size: pieces * testPiece, PieceSize: testPiece, Key: 1, Volunteer: true, Tuning: Defaults()})
+			here.Join(1, 1, false)
+			here.Told(0, 1, State{Volunteer: true})
+			p := New(Config{Size: pieces * testPiece, PieceSize: testPiece, Here: here.own().mine, Key: 1, Volunteer: true, Tuning: Defaults()})
+			p.KnowsOrigin(Ranged)
+			p.Join(1, 1, false)
+			p.OriginFrom(0, 0)
+			p.origin.rate.start(0) // 1,000 pieces a second, once
+			p.origin.rate.add(time.Second, 1000*testPiece)
+			p.origin.rate.stop(time.Second)
+			theirs := p.open.Clone()
+			said := State{Volunteer: true}
+			p.Told(0, 1, said)
+			var asked []Request
+			for now := begun; now < begun+4*time.Second; now += 50 * time.Millisecond {
+				said.Progress += 10
+				if said.Claims = theirs; !claimed {
+					said.Claims, said.Has = nil, theirs
+				}
+				p.Told(now, 1, said)
+				for _, r := range asked {
+					p.Progress(now, r.ID, 10)
+				}
+				for _, r := range p.Next(now, Room{Members: 4, Origin: 1}).Start {
+					if r.Member != Origin {
+						asked = append(asked, r)
+						continue
+					}
+					if now < begun+p.tune.StuckBy {
+						t.Errorf("after %v piece %d is asked from the origin", now-begun, r.First)
+					}
+					return
+				}
+			}
+			t.Error("nobody takes over what would come in an hour")
+		})
+	}
+}

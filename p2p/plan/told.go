@@ -95,7 +95,7 @@ func (p *Plan) toldOfOrigin(now time.Duration, m *member, s State) {
 			}
 		})
 		if idle && m.claims.Any() {
-			m.heard = now
+			m.heard, m.asking = now, now
 		}
 	}
 	if s.Progress > m.progress {
