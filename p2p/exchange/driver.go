@@ -270,7 +270,6 @@ func (d *driver) loop(ctx context.Context) error {
 			do()
 			d.drain()
 		case <-d.search.fresh:
-			d.listen(ctx)
 		case <-d.fill.Rejected():
 			d.drain() // what was stored before it was rejected
 			d.rejected()
@@ -311,6 +310,7 @@ const tick = 250 * time.Millisecond
 
 // step carries out what the plan wants and returns when to look again.
 func (d *driver) step(ctx context.Context) time.Duration {
+	d.listen(ctx) // before anything is asked for that somebody claims
 	d.aimOrigin()
 	d.auditable()
 	d.reconcile()

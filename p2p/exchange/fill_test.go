@@ -13,6 +13,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/p2p/plan"
 	"shoal/p2p/wire"
 	"shoal/proxy/origin/origintest"
 )
@@ -433,6 +434,37 @@ func TestClockStandsStillWithTheProcess(t *testing.T) {
 	if d.asleep != time.Hour-10*time.Millisecond || d.now() > 0 {
 		t.Errorf("%v asleep, the time is %v", d.asleep, d.now())
 	}
+}
+
+// What members have said is taken in before anything is asked for: among it may be
+// that they fetch the very same.
+func TestNewsComesBeforeOrders(t *testing.T) {
+	m := newMesh(t).member(nil)
+	reg := newRegistry(t, origintest.Options{}, content(1, 2*mib))
+	d := newDriver(m.Exchange, key{reg.d.Digest, reg.d.Size}, reg.d)
+	d.begun = time.Now()
+	d.addOrigin(reg.src)
+	var err error
+	if d.fill, _, err = m.cache.Fill(reg.d); err != nil {
+		t.Fatal(err)
+	}
+	d.plan = plan.New(plan.Config{Size: reg.d.Size, PieceSize: blob.PieceSize, Tuning: plan.Defaults()})
+	d.search.asked["holder"] = &asked{holder: Holder{Peer: "holder"}, fills: true, heard: true}
+	d.search.tell("holder", said{info: wire.Info{Size: reg.d.Size, Whole: true}})
+	d.search.begun, d.search.rounds = true, lookTwice // nobody else is waited for
+	d.step(t.Context())
+	for _, f := range d.flights {
+		if f.Member == plan.Origin {
+			t.Error("the origin is asked for what a member has")
+		}
+		f.cancel()
+	}
+	if len(d.flights) == 0 {
+		t.Error("nobody is asked")
+	}
+	d.await()
+	d.fill.Fail(errors.New("enough"))
+	<-d.fill.Done()
 }
 
 func TestFailedFillIsNotJoined(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/bits-and-blooms/bitset"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
@@ -292,6 +294,39 @@ func TestUpgradeIsAskedFor(t *testing.T) {
 	}
 }
 
+// What is to be said in short order goes out together.
+func TestWordsAreGathered(t *testing.T) {
+	m := newMesh(t).member(nil)
+	synctest.Test(t, func(t *testing.T) {
+		us, them := net.Pipe()
+		var at []time.Duration
+		began, heard := time.Now(), make(chan struct{})
+		go func() {
+			defer close(heard)
+			for b := make([]byte, 1<<10); ; at = append(at, time.Since(began)) {
+				if _, err := them.Read(b); err != nil {
+					return
+				}
+			}
+		}()
+		f := &follower{all: m.followers, woken: make(chan struct{}, 1), watches: make(map[uint32]*watch)}
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = f.run(t.Context(), us, bufio.NewReader(us)) }()
+		for i := range byte(4) {
+			f.add(&watch{by: f, id: uint32(i), blob: digest.FromBytes([]byte{i}), due: true})
+			time.Sleep(time.Millisecond) //nolint:forbidigo // within a bubble nobody waits
+		}
+		time.Sleep(time.Second) //nolint:forbidigo // within a bubble nobody waits
+		them.Close()
+		<-ended
+		<-heard
+		// The upgrade and the first blob at once, the other three together.
+		if want := []time.Duration{0, 0, wordEvery}; !slices.Equal(at, want) {
+			t.Errorf("written at %v, want %v", at, want)
+		}
+	})
+}
+
 // A follower that does not take what it is told is cut off.
 func TestSlowFollowerIsCutOff(t *testing.T) {
 	m := newMesh(t).member(nil)
@@ -532,13 +567,13 @@ func TestConnectionsAreKeptWarm(t *testing.T) {
 func TestNearMembersStayTheSame(t *testing.T) {
 	mesh := newMesh(t)
 	m, other := mesh.member(nil), mesh.member(nil)
-	for i := range 3 * maxNear {
+	for i := range 3 * MaxNear {
 		m.near = append(m.near, Holder{Peer: peer.ID(binary.BigEndian.AppendUint32(nil, uint32(i)))})
 	}
 	m.near = append(m.near, other.holder())
 	m.follows.keep([]Holder{other.holder()})
 	near, connected := m.Exchange.near()
-	if len(near) != maxNear || connected != 3*maxNear+1 || near[0].Peer != other.id {
+	if len(near) != MaxNear || connected != 3*MaxNear+1 || near[0].Peer != other.id {
 		t.Errorf("%d of %d, %v first", len(near), connected, near[0].Peer)
 	}
 }

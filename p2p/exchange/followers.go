@@ -34,6 +34,9 @@ const (
 	beatIdle  = 10 * time.Second
 	// deafAfter without a frame, an asker is gone; it beats every beatIdle.
 	deafAfter = 3 * beatIdle
+	// wordEvery is the least time between two writes to one follower: what is to
+	// be said about several blobs goes out together.
+	wordEvery = 5 * time.Millisecond
 	// wordRate bounds what one watch costs on the line, in bytes a second: the
 	// state of a large blob is told less often.
 	wordRate = 100 << 10

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// maxNear is how many connected members are followed without waiting for
-	// the lookup: in a small swarm that is everybody, in one round trip.
-	maxNear = 64
+	// MaxNear is how many connected members a fill follows without waiting for
+	// a lookup: in a small swarm that is everybody, in one round trip.
+	MaxNear = 64
 	// maxAsked bounds the members that one fill follows, however it heard of
 	// them.
 	maxAsked = 128
@@ -24,9 +24,16 @@ const (
 	// announcements took a fifth of the processor time.
 	enoughMembers = 8
 	// answerTime is what connected members have to answer before a lookup
-	// begins, answerLook how often it is looked whether they have.
+	// begins, answerAll the same where they are all who may have something:
+	// the origin is left alone as long anyway. answerLook is how often it is
+	// looked whether they have.
 	answerTime = 20 * time.Millisecond
+	answerAll  = 150 * time.Millisecond
 	answerLook = 2 * time.Millisecond
+	// earlyRounds is how many lookups are spared when everybody who is connected
+	// has answered, in a swarm of more than enoughMembers that are all asked. One
+	// that knows of a member which is not connected finds it by the next.
+	earlyRounds = 3
 	// searchEvery is the time between lookups while a fill runs.
 	searchEvery = 10 * time.Second
 	// againFirst and againMost bound the pause before a member is followed
@@ -65,8 +72,9 @@ type search struct {
 	sized   bool             // the size is known
 	news    map[peer.ID]said // what was said last and not taken yet
 	met     []Holder         // to be asked
-	rounds  int              // lookups that have ended
-	looking int              // lookups that have not
+	lookups int              // that were begun, or spared
+	rounds  int              // of those, that have ended
+	looking int              // that have not
 	begun   bool             // alone is known
 	alone   bool             // no member is connected
 }
@@ -141,11 +149,12 @@ func (s *search) round(ctx context.Context, wg *sync.WaitGroup) {
 	s.mu.Lock()
 	s.alone = connected == 0
 	s.begun = true
-	if connected == 0 {
+	if s.lookups++; connected == 0 {
 		s.rounds++
 	} else {
 		s.looking++
 	}
+	early := s.lookups <= earlyRounds
 	s.mu.Unlock()
 	if connected == 0 {
 		return
@@ -154,7 +163,7 @@ func (s *search) round(ctx context.Context, wg *sync.WaitGroup) {
 		s.ask(h, false)
 	}
 	wg.Go(func() {
-		if !s.enough(ctx, connected) {
+		if !s.enough(ctx, connected, early) {
 			// It may take seconds: somebody named is not there any more.
 			for h := range s.x.swarm.Find(ctx, s.want.Digest) {
 				s.ask(h, true)
@@ -167,27 +176,39 @@ func (s *search) round(ctx context.Context, wg *sync.WaitGroup) {
 	})
 }
 
-// enough reports whether a lookup can be spared, because enough of the connected
-// members have something already: they name more. It gives them a moment to
+// enough reports whether a lookup can be spared: because enough of the connected
+// members have something already, who name more, or because all have answered
+// that may have something, and the fill is young. It gives them a moment to
 // answer.
-func (s *search) enough(ctx context.Context, connected int) bool {
+func (s *search) enough(ctx context.Context, connected int, early bool) bool {
+	early = early && connected >= enoughMembers && connected <= MaxNear
+	most := answerTime
+	if early {
+		most = answerAll
+	}
 	for waited := time.Duration(0); ; waited += answerLook {
-		has, waiting := 0, false
-		s.mu.Lock()
-		for _, a := range s.asked {
-			waiting = waiting || a.waiting
-			if a.fills {
-				has++
-			}
-		}
-		s.mu.Unlock()
+		has, waiting := s.answers()
 		switch {
-		case has >= min(connected, enoughMembers):
+		case has >= min(connected, enoughMembers), early && !waiting:
 			return true
-		case !waiting || waited >= answerTime || wait(ctx, answerLook) != nil:
+		case !waiting || waited >= most || wait(ctx, answerLook) != nil:
 			return false
 		}
 	}
+}
+
+// answers returns how many members have something, and whether some have yet to
+// answer.
+func (s *search) answers() (has int, waiting bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.asked {
+		waiting = waiting || a.waiting
+		if a.fills {
+			has++
+		}
+	}
+	return has, waiting
 }
 
 // ask follows a member if that is not done already, and it is not banned. told
@@ -278,6 +299,9 @@ func wake(c chan struct{}) {
 func (s *search) take() []found {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.news) == 0 {
+		return nil
+	}
 	all := make([]found, 0, len(s.news))
 	for id, w := range s.news {
 		all = append(all, found{s.asked[id].holder, w})

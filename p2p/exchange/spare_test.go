@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,23 +15,28 @@ import (
 	"shoal/p2p/plan"
 )
 
-// A lookup is spared only where enough of the connected members have something.
-// Those that do not answer are waited for, but not for long.
+// A lookup is spared only where enough of the connected members have something,
+// or an early one where all have answered who can be asked. Those that do not
+// answer are waited for, but not for long.
 func TestLookupsAreSpared(t *testing.T) {
 	for name, c := range map[string]struct {
 		connected, fills, waiting int
-		enough                    bool
+		early, enough             bool
 	}{
-		"all of few":                {3, 3, 0, true},
-		"not all of few":            {3, 2, 0, false},
-		"nobody":                    {3, 0, 0, false},
-		"enough of many":            {64, enoughMembers, 0, true},
-		"enough before all answer":  {64, enoughMembers, 5, true},
-		"not enough of many":        {64, enoughMembers - 1, 0, false},
-		"somebody does not answer":  {3, 2, 1, false},
-		"nobody was asked":          {3, 0, 0, false},
-		"more than are connected":   {1, 2, 0, true},
-		"all of few, one asked yet": {2, 2, 1, true},
+		"all of few":                    {3, 3, 0, false, true},
+		"not all of few":                {3, 2, 0, false, false},
+		"nobody":                        {3, 0, 0, false, false},
+		"enough of many":                {64, enoughMembers, 0, false, true},
+		"enough before all answer":      {64, enoughMembers, 5, false, true},
+		"not enough of many":            {64, enoughMembers - 1, 0, false, false},
+		"somebody does not answer":      {3, 2, 1, false, false},
+		"nobody was asked":              {3, 0, 0, false, false},
+		"more than are connected":       {1, 2, 0, false, true},
+		"all of few, one asked yet":     {2, 2, 1, false, true},
+		"early, all have said no":       {enoughMembers, 0, 0, true, true},
+		"early, one does not answer":    {enoughMembers, 0, 1, true, false},
+		"early, in a very small swarm":  {enoughMembers - 1, 0, 0, true, false},
+		"early, not everybody is asked": {MaxNear + 1, 0, 0, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -39,25 +45,39 @@ func TestLookupsAreSpared(t *testing.T) {
 					s.asked[peer.ID(rune(i))] = &asked{fills: i < c.fills, waiting: i >= c.fills}
 				}
 				begun := time.Now()
-				if got := s.enough(t.Context(), c.connected); got != c.enough {
+				if got := s.enough(t.Context(), c.connected, c.early); got != c.enough {
 					t.Errorf("enough: %v", got)
 				}
-				waited := time.Since(begun)
-				if late := c.waiting > 0 && !c.enough; late != (waited == answerTime) || !late && waited != 0 {
-					t.Errorf("waited for %v", waited)
+				var want time.Duration
+				switch {
+				case c.waiting > 0 && c.early:
+					want = answerAll
+				case c.waiting > 0 && !c.enough:
+					want = answerTime
+				}
+				if waited := time.Since(begun); waited != want {
+					t.Errorf("waited for %v, not %v", waited, want)
 				}
 			})
 		})
 	}
 }
 
-// quietSwarm has so many connected members and counts announcements.
+// quietSwarm has so many connected members and counts announcements and lookups.
 type quietSwarm struct {
 	Swarm
 	connected, told int
+	found           atomic.Int32
 }
 
 func (q *quietSwarm) Near(int) ([]Holder, int) { return nil, q.connected }
+
+func (q *quietSwarm) Find(context.Context, digest.Digest) <-chan Holder {
+	q.found.Add(1)
+	none := make(chan Holder)
+	close(none)
+	return none
+}
 
 func (q *quietSwarm) Announce(context.Context, digest.Digest) error {
 	q.told++
@@ -73,10 +93,10 @@ func TestFillsAreAnnouncedWhereItHelps(t *testing.T) {
 		announced  int
 		pieceCount int
 	}{
-		"large swarm":             {maxNear + 1, 0, 1, 2},
-		"small swarm, soon over":  {maxNear, announceLate - 1, 0, 2},
-		"small swarm, goes on":    {maxNear, announceLate + 1, 1, 2},
-		"large swarm, one piece":  {maxNear + 1, time.Minute, 0, 1},
+		"large swarm":             {MaxNear + 1, 0, 1, 2},
+		"small swarm, soon over":  {MaxNear, announceLate - 1, 0, 2},
+		"small swarm, goes on":    {MaxNear, announceLate + 1, 1, 2},
+		"large swarm, one piece":  {MaxNear + 1, time.Minute, 0, 1},
 		"nobody else, soon over":  {0, announceLate - 1, 0, 2},
 		"nobody else, it goes on": {0, announceLate + 1, 1, 2},
 	} {
@@ -99,4 +119,27 @@ func TestFillsAreAnnouncedWhereItHelps(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Only the first lookups of a fill are spared because everybody said no: later
+// ones find members that are not connected.
+func TestLaterLookupsAreMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		swarm := &quietSwarm{connected: enoughMembers}
+		s := newSearch(&Exchange{swarm: swarm, follows: newFollows(nil)}, blob.Descriptor{})
+		ctx, end := context.WithCancel(t.Context())
+		go s.run(ctx)
+		time.Sleep(rounds()[earlyRounds] - 1) //nolint:forbidigo // within a bubble nobody waits
+		synctest.Wait()
+		if n := swarm.found.Load(); n != 0 {
+			t.Errorf("%d lookups of a young fill", n)
+		}
+		time.Sleep(time.Millisecond) //nolint:forbidigo // within a bubble nobody waits
+		synctest.Wait()
+		if n := swarm.found.Load(); n != 1 {
+			t.Errorf("%d lookups, not one", n)
+		}
+		end()
+		synctest.Wait()
+	})
 }

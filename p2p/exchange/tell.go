@@ -27,8 +27,8 @@ func (f *follower) tell(ctx context.Context, conn net.Conn) error {
 	defer timer.Stop()
 	for {
 		now := time.Now()
-		var wait, beat time.Duration
-		b, wait, beat = f.words(b[:0], now)
+		var pause, beat time.Duration
+		b, pause, beat = f.words(b[:0], now)
 		if len(b) == 0 && now.Sub(last) >= beat {
 			b = wire.AppendFrame(b, wire.FrameBeat, 0, nil)
 		}
@@ -37,8 +37,11 @@ func (f *follower) tell(ctx context.Context, conn net.Conn) error {
 				return err
 			}
 			last = now
+			if err := wait(ctx, wordEvery); err != nil {
+				return err
+			}
 		}
-		timer.Reset(min(wait, beat-now.Sub(last)))
+		timer.Reset(min(pause, beat-time.Since(last)))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -60,8 +63,8 @@ func (f *follower) send(conn net.Conn, b []byte) error {
 
 // words appends what is due to b. It returns how long what is due later has to
 // wait, and how long the connection may be silent.
-func (f *follower) words(b []byte, now time.Time) (_ []byte, wait, beat time.Duration) {
-	due, refused, wait, beat := f.due(now)
+func (f *follower) words(b []byte, now time.Time) (_ []byte, pause, beat time.Duration) {
+	due, refused, pause, beat := f.due(now)
 	for _, w := range due {
 		said := f.all.x.word(w.blob, w.size)
 		if said.equal(w.last) {
@@ -78,7 +81,7 @@ func (f *follower) words(b []byte, now time.Time) (_ []byte, wait, beat time.Dur
 	for _, w := range refused {
 		b = wire.AppendFrame(f.name(b, w), wire.FrameFull, w.id, nil)
 	}
-	return b, wait, beat
+	return b, pause, beat
 }
 
 // due takes the watches of which there may be news.

@@ -22,7 +22,7 @@ const (
 	// announceLate is when a fill is announced in a swarm where everybody who
 	// is connected hears of it anyway: most are over by then, and the whole
 	// blob is announced.
-	announceLate = time.Second
+	announceLate = 5 * time.Second
 )
 
 // willVolunteer decides by lot, with so many other members connected.
@@ -60,7 +60,7 @@ func (d *driver) stepForward(ctx context.Context) {
 		return // it is here, and announced, before anybody asks
 	}
 	late := announceLate
-	if _, connected := d.x.swarm.Near(0); connected > maxNear {
+	if _, connected := d.x.swarm.Near(0); connected > MaxNear {
 		late = 0
 	}
 	d.io.Go(func() {

@@ -34,11 +34,11 @@ func (x *Exchange) KeepWarm(ctx context.Context) {
 	}
 }
 
-// near returns connected members, maxNear at most: those first to whom there is
+// near returns connected members, MaxNear at most: those first to whom there is
 // a connection, so that they stay the same.
 func (x *Exchange) near() (near []Holder, connected int) {
 	near, connected = x.swarm.Near(maxCandidates)
-	if len(near) > maxNear {
+	if len(near) > MaxNear {
 		warm := x.follows.warm()
 		slices.SortStableFunc(near, func(a, b Holder) int {
 			switch {
@@ -49,7 +49,7 @@ func (x *Exchange) near() (near []Holder, connected int) {
 			}
 			return 1
 		})
-		near = near[:maxNear]
+		near = near[:MaxNear]
 	}
 	return near, connected
 }
