@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"shoal/p2p/exchange"
 	"shoal/p2p/swarmkey"
 )
 
@@ -204,6 +205,40 @@ func TestGrown(t *testing.T) {
 	}
 }
 
+// TestNewBlobsWaitForFills: a new blob is announced when fills are over, or soon,
+// and at once where members would not ask this node by themselves.
+func TestNewBlobsWaitForFills(t *testing.T) {
+	for name, c := range map[string]struct {
+		since            time.Duration
+		fills, connected int
+		now              bool
+	}{
+		"a fill runs":          {0, 1, 5, false},
+		"it runs for long":     {announceLatest - time.Second, 1, 5, false},
+		"it runs for too long": {announceLatest, 1, 5, true},
+		"nothing runs":         {0, 0, 5, true},
+		"all are asked":        {0, 1, exchange.MaxNear, false},
+		"not all are asked":    {0, 1, exchange.MaxNear + 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, err := New(testOptions(t, swarmkey.New()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer n.Close()
+			an := newAnnouncer(n)
+			an.add(true, digest.FromString("new"))
+			later := time.Now().Add(c.since)
+			if names, _, all := an.take(later, c.fills, c.connected); len(all) != 1 || len(names) == 1 != c.now {
+				t.Errorf("%d of %d are announced now", len(names), len(all))
+			}
+			if names, _, _ := an.take(later, 0, c.connected); len(names) == 1 == c.now {
+				t.Errorf("%d are announced when fills are over", len(names))
+			}
+		})
+	}
+}
+
 func TestEvictedBlobsAreNotRenewed(t *testing.T) {
 	key := swarmkey.New()
 	a, _ := start(t, testOptions(t, key))
@@ -224,7 +259,7 @@ func TestEvictedBlobsAreNotRenewed(t *testing.T) {
 	}
 	an := newAnnouncer(n)
 	update := func() {
-		fresh, gone, all := an.take()
+		fresh, gone, all := an.take(time.Now(), 0, 1)
 		if err := bulk.update(t.Context(), 1, fresh, gone, all); err != nil {
 			t.Fatal(err)
 		}
