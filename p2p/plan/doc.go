@@ -37,7 +37,9 @@
 // they wait at links that are busy anyway, and a piece that waits cannot be
 // passed on. There what is in flight from all members together is bounded
 // (CrowdPieces), and the member from which the next piece would be here first
-// is asked.
+// is asked. Who has fewer pieces than most of its members may have more in
+// flight, and who has more fewer (Behind): links give each request the same, so
+// the last catch up, for whom all wait.
 //
 // A member that has the whole blob while most others of the zone have not, and
 // any member of another zone, is one that many ask. Of what it has, near the

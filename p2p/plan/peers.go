@@ -3,6 +3,7 @@ package plan
 import (
 	"container/heap"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -55,7 +56,7 @@ func (p *Plan) askMembers(now time.Duration, room int) []Request {
 // enough to keep the link busy during a round trip, and no more. It is the same
 // for fast nodes and slow ones: if it grew with the rate, the fast would take
 // from the slow. But who has many members has more that are busy, and waits for
-// these. Among a few members it only keeps a slow link from being shared
+// these; and who is behind may have more in flight than who is ahead. Among a few members it only keeps a slow link from being shared
 // by more requests than can show signs of life.
 func (p *Plan) budget(now time.Duration) int64 {
 	rate, _ := p.swarm.rate(now)
@@ -65,7 +66,7 @@ func (p *Plan) budget(now time.Duration) int64 {
 	most := int64(p.tune.CrowdPieces) * p.piece
 	switch {
 	case p.live()-p.wholes() >= p.tune.Crowd:
-		most += int64(rate*p.trip.Seconds()) + int64(p.live()/p.tune.CrowdMembers)*p.piece
+		most += int64(rate*p.trip.Seconds()) + int64(p.live()/p.tune.CrowdMembers)*p.piece + p.allowance()
 	case p.swarm.settled(now):
 		most = max(most, int64(2*rate*p.tune.Ahead.Seconds()))
 	default:
@@ -75,6 +76,27 @@ func (p *Plan) budget(now time.Duration) int64 {
 		most -= m.owed
 	}
 	return most
+}
+
+// allowance is how many bytes more than others this node may have in flight
+// because it is behind them, or fewer because it is ahead. Links that many ask
+// give each request the same: so who is behind catches up, and nobody is the
+// last by much. The measure is the median, of which slow members say nothing.
+func (p *Plan) allowance() int64 {
+	has := p.scratch[:0]
+	for _, m := range p.order {
+		if m.counted && m.has != nil {
+			has = append(has, int(m.has.Count()))
+		}
+	}
+	p.scratch = has
+	if len(has) == 0 {
+		return 0
+	}
+	slices.Sort(has)
+	behind := has[len(has)/2] - (p.pieces - p.missing)
+	bytes := int64(behind) * p.piece / int64(p.tune.Behind)
+	return min(int64(p.tune.BehindMost)*p.piece, max(-int64(p.tune.AheadMost)*p.piece, bytes))
 }
 
 // assign returns the run that m is to fetch next. slowest is how long the

@@ -91,6 +91,7 @@ type Plan struct {
 
 	candidates *bitset.BitSet // scratch of choose
 	free       ready          // scratch of askMembers
+	scratch    []int          // of allowance
 }
 
 // member is what is known of a member other than the origin.

@@ -77,6 +77,16 @@ type Tuning struct {
 	// owners, 5 pieces 1.142 and 1.074, 4 and one for every 10 members 1.086
 	// and 1.079.
 	Crowd, CrowdPieces, CrowdMembers int
+	// Behind is how many pieces fewer than the median of its members a node in
+	// a crowd must have to have one more in flight, BehindMost such pieces at
+	// most; one that has as many pieces more has one fewer in flight, AheadMost
+	// at most. Simulated, seconds over the bound of 1,000 nodes with 300 pieces
+	// and of 300 nodes with 1,000: 1.05 and 0.78 without it, 0.81 and 0.68 with
+	// it. 1 piece instead of 2 gave 0.04 more at 300 nodes, 5 pieces 0.02;
+	// AheadMost 1 the same, but 1.25 instead of 1.08 where half of 300 are
+	// killed. The mean instead of the median lets 5 % slow nodes hold back all
+	// others: 2.5 instead of 1.0.
+	Behind, BehindMost, AheadMost int
 	// Window is the time over which rates are measured and compared.
 	Window time.Duration
 	// SlowSwarm, in bytes a second, is what members together must reach for
@@ -117,6 +127,9 @@ func Defaults() Tuning {
 		Crowd:           3,
 		CrowdPieces:     4,
 		CrowdMembers:    10,
+		Behind:          2,
+		BehindMost:      3,
+		AheadMost:       2,
 		Window:          2 * time.Second,
 		SlowSwarm:       1 << 20,
 		OriginShare:     0.95,
