@@ -62,6 +62,7 @@ type driver struct {
 	solo        *source   // after a failed closure without an origin: one at a time
 	settled     bool      // committed is closed
 	volunteered bool
+	small       bool          // the swarm is one in which everybody knows everybody
 	aimed       bool          // the plan knows the origin
 	learnt      time.Duration // when a member told the size
 	believed    peer.ID       // the member whose word the size is; empty if it is nobody's
@@ -194,6 +195,7 @@ func (d *driver) begin(ctx context.Context) error {
 	d.bytes.beside = d.x.inflow.Load()
 	_, d.board.chain = d.x.cache.Chain(d.want)
 	d.board.untold = true // what was left from an earlier fill
+	d.look()
 	for _, f := range known {
 		d.found(ctx, f)
 	}

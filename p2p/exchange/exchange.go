@@ -108,7 +108,8 @@ type key struct {
 
 // limits are the deadlines of fills; tests shorten them.
 type limits struct {
-	plan plan.Tuning
+	plan    plan.Tuning
+	degrees plan.Degrees
 	// swarmFirst is the time that members have to say that they have a blob
 	// before the origin is asked as well, swarmSmall the same for blobs of
 	// one piece, and swarmMore the time when a lookup has named a member that
@@ -133,6 +134,7 @@ type limits struct {
 func defaults() limits {
 	return limits{
 		plan:       plan.Defaults(),
+		degrees:    plan.DefaultDegrees(),
 		swarmFirst: 150 * time.Millisecond,
 		swarmSmall: 100 * time.Millisecond,
 		swarmMore:  time.Second,

@@ -25,7 +25,8 @@ const (
 	maxFollowers   = 256
 	maxFollowersOf = 4
 	// maxWatches bounds the blobs that one connection follows, and maxWatchers
-	// those who follow one blob. Others are named some of these instead.
+	// those who follow one blob, whatever plan.Degrees say of a fill. Others are
+	// named some of these instead.
 	maxWatches  = 512
 	maxWatchers = 64
 	// beatEvery is the longest silence on a connection with something to
@@ -246,15 +247,14 @@ func (f *follower) watch(id uint32, body []byte) error {
 func (f *follower) add(w *watch) bool {
 	fs := f.all
 	_, whole := fs.x.cache.Stat(w.blob)
+	crowds := fs.x.crowding(w.blob)
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	defer f.wake()
 	f.forget(f.watches[w.id])
 	// A whole blob costs one word, however many ask.
-	if len(f.watches) >= maxWatches || !whole && len(fs.blobs[w.blob]) >= maxWatchers {
-		if len(f.refused) < maxWatches {
-			f.refused = append(f.refused, w)
-		}
+	if len(f.watches) >= maxWatches || !whole && fs.full(w, crowds) {
+		f.refuse(w)
 		return false
 	}
 	f.watches[w.id] = w
@@ -263,6 +263,14 @@ func (f *follower) add(w *watch) bool {
 	}
 	fs.blobs[w.blob][w] = struct{}{}
 	return true
+}
+
+// refuse has the member told that w is not followed. all.mu is held.
+func (f *follower) refuse(w *watch) {
+	if len(f.refused) < maxWatches {
+		f.refused = append(f.refused, w)
+	}
+	f.wake()
 }
 
 func (f *follower) leave(id uint32) {

@@ -14,10 +14,9 @@ import (
 	"shoal/p2p/wire"
 )
 
-// maxMembers is how many members can be part of one plan: all whose word
-// counts where members agree on who asks the origin. maxWholes is how many of
-// them may have the whole: these are enough for any link, and few enough to
-// keep their connections warm.
+// maxMembers is how many members can be part of one plan, whatever
+// plan.Degrees say. maxWholes is how many of them may have the whole: these are
+// enough for any link, and few enough to keep their connections warm.
 const (
 	maxMembers = 64
 	maxWholes  = 10
@@ -29,9 +28,16 @@ const leftFor = 10 * time.Second
 
 // listen takes in what members said since the last time.
 func (d *driver) listen(ctx context.Context) {
+	d.look()
 	for _, f := range d.search.take() {
 		d.found(ctx, f)
 	}
+}
+
+// look takes in how large the swarm is.
+func (d *driver) look() {
+	_, others := d.x.swarm.Near(0)
+	d.small = d.x.limits.degrees.Small(others + 1)
 }
 
 // found takes in what a member said.
@@ -61,15 +67,22 @@ func (d *driver) found(ctx context.Context, f found) {
 		src = &source{id: d.lastID, moved: time.Now()}
 		d.sources[id] = src
 		d.byID[src.id] = src
+		if d.volunteered && !f.info.Volunteer {
+			d.x.followers.trim(d.want.Digest)
+		}
 	}
 	if f.info.Progress > src.info.Progress || !f.info.Whole && src.info.Have != nil && f.info.Have.Count() > src.info.Have.Count() {
 		src.moved = time.Now()
 	}
 	src.holder, src.info, src.whole = f.holder, f.info, f.info.Whole
-	if src.joined {
+	switch {
+	case src.joined:
 		d.offer(src)
-	} else {
+	case d.room(src):
 		d.join(src)
+	case !src.whole: // which would go on talking
+		d.spare(src)
+		return
 	}
 	if hasChain(f.info) && src.joined && !src.chained {
 		src.chained = true
@@ -90,11 +103,7 @@ func (d *driver) silent(id peer.ID, err error) {
 
 // join makes a member part of the plan if there is room.
 func (d *driver) join(src *source) {
-	joined, wholes := d.joined()
-	switch {
-	case src.joined, src.refused, d.solo != nil && d.solo != src, time.Now().Before(src.rest):
-		return
-	case joined >= maxMembers, src.whole && wholes >= maxWholes:
+	if src.joined || src.refused || d.solo != nil && d.solo != src || time.Now().Before(src.rest) || !d.room(src) {
 		return
 	}
 	src.joined = true
@@ -127,18 +136,41 @@ func ownership(name string) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// joined returns how many members are part of the plan, and how many of these
-// have the whole.
-func (d *driver) joined() (n, wholes int) {
+// room reports whether the plan takes another member.
+func (d *driver) room(src *source) bool {
+	volunteers, others, wholes := d.joined()
+	switch {
+	case volunteers+others+wholes >= maxMembers:
+		return false
+	case src.whole:
+		return wholes < maxWholes
+	}
+	return d.small || d.x.limits.degrees.Room(d.volunteered && src.info.Volunteer, volunteers, others)
+}
+
+// joined counts the members that are part of the plan: those that volunteer as
+// this node does, others, and those that have the whole.
+func (d *driver) joined() (volunteers, others, wholes int) {
 	for _, s := range d.sources {
-		if !s.joined {
-			continue
-		}
-		if n++; s.whole {
+		switch {
+		case !s.joined:
+		case s.whole:
 			wholes++
+		case d.volunteered && s.info.Volunteer:
+			volunteers++
+		default:
+			others++
 		}
 	}
-	return n, wholes
+	return volunteers, others, wholes
+}
+
+// spare lets a member that finds no room go: it has room for followers that
+// need it. It is asked again when others have gone (fillUp).
+func (d *driver) spare(src *source) {
+	delete(d.sources, src.holder.Peer)
+	delete(d.byID, src.id)
+	d.search.spare(src.holder.Peer)
 }
 
 // bench takes a member out of the plan; its requests are broken off.
@@ -173,12 +205,15 @@ func (d *driver) forget(src *source) {
 	d.leave(src)
 }
 
-// fillUp lets members in that had to wait.
+// fillUp lets members in that had to wait, and asks spare ones again.
 func (d *driver) fillUp() {
 	for _, s := range d.sources {
 		if !s.joined {
 			d.join(s)
 		}
+	}
+	if _, others, _ := d.joined(); !d.plan.Done() {
+		d.search.recall(d.x.limits.degrees.Degree - others)
 	}
 }
 

@@ -77,6 +77,7 @@ type search struct {
 	looking int              // that have not
 	begun   bool             // alone is known
 	alone   bool             // no member is connected
+	keen    bool             // this node volunteers
 }
 
 // asked is a member that was asked.
@@ -89,6 +90,10 @@ type asked struct {
 	heard   bool   // it has answered once
 	earlier bool   // it had asked here when this fill began
 	later   bool   // it did not fill it then
+	known   bool   // it said whether it volunteers
+	keen    bool   // it does
+	spare   bool   // is not followed, because there are enough others
+	back    bool   // was spare, and has not answered since
 	leave   func() // ends the follow; nil if there is none
 	poll    bool   // it is too old to be followed
 	tries   int    // that failed, in a row
@@ -233,7 +238,7 @@ func (s *search) ask(h Holder, told bool) {
 	default:
 		a = nil
 	}
-	if a == nil || a.leave != nil || a.poll || now.Before(a.again) {
+	if a == nil || a.spare || a.leave != nil || a.poll || now.Before(a.again) {
 		s.mu.Unlock()
 		return
 	}
@@ -256,8 +261,12 @@ func (s *search) hear(id peer.ID, w said) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.asked[id]
-	if a == nil {
+	if a == nil || a.spare {
 		return
+	}
+	a.back = false
+	if w.err == nil && !w.filling {
+		a.known, a.keen = true, w.info.Volunteer
 	}
 	if !a.heard {
 		a.heard, a.later = true, !a.earlier && errors.Is(w.err, errGone)
@@ -339,6 +348,7 @@ func (s *search) retry(ctx context.Context, wg *sync.WaitGroup) time.Duration {
 	s.mu.Lock()
 	for _, a := range s.asked {
 		switch {
+		case a.spare:
 		case a.poll:
 			if a.leave == nil {
 				a.leave = func() {}
@@ -473,8 +483,8 @@ func (s *search) polled(id peer.ID, w said) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a := s.asked[id]; a != nil {
-		a.waiting, a.fills = false, w.err == nil
+	if a := s.asked[id]; a != nil && !a.spare {
+		a.waiting, a.fills, a.back = false, w.err == nil, false
 		s.tell(id, w)
 	}
 }

@@ -165,10 +165,10 @@ func TestFillersFalseSize(t *testing.T) {
 }
 
 func TestWhoVolunteers(t *testing.T) {
-	for others, want := range map[int]float64{0: 1, 1: 1, 23: 1, 47: 0.5, 239: 0.1} {
+	for others, want := range map[int]float64{0: 1, 1: 1, 13: 1, 27: 0.5, 139: 0.1} {
 		n := 0
 		for i := range 1000 {
-			if willVolunteer(others, (float64(i)+0.5)/1000) {
+			if willVolunteer(others, 14, (float64(i)+0.5)/1000) {
 				n++
 			}
 		}

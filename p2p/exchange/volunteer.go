@@ -9,32 +9,26 @@ import (
 	"shoal/p2p/plan"
 )
 
-const (
-	// volunteers is how many members of a swarm, on average, volunteer to ask
-	// the origin for the others, and announce that they fill a blob. Everybody
-	// has to see about the same ones to agree on who fetches what, and the
-	// members that keep the record of one key must not drown in announcements
-	// (1,000 cost each of them seconds).
-	volunteers = 24
-	// fewVolunteers: who finds fewer of them when the lookups are over
-	// volunteers, too. As many own pieces.
-	fewVolunteers = 8
-	// announceLate is when a fill is announced in a swarm where everybody who
-	// is connected hears of it anyway: most are over by then, and the whole
-	// blob is announced.
-	announceLate = 5 * time.Second
-)
+// announceLate is when a fill is announced in a swarm where everybody who is
+// connected hears of it anyway: most are over by then, and the whole blob is
+// announced.
+const announceLate = 5 * time.Second
 
-// willVolunteer decides by lot, with so many other members connected.
-func willVolunteer(others int, lot float64) bool { return float64(others+1)*lot < volunteers }
+// willVolunteer decides by lot, with so many other members connected, of whom
+// volunteers are to do so.
+func willVolunteer(others, volunteers int, lot float64) bool {
+	return float64(others+1)*lot < float64(volunteers)
+}
 
 // volunteer makes this node one of those who ask the origin for others, if the
-// lot says so; else it may do so later (stepIn).
+// lot says so; else it may do so later (stepIn). Then it is known who of those
+// that followed before finds room.
 func (d *driver) volunteer(ctx context.Context) {
 	_, others := d.x.swarm.Near(0)
-	if willVolunteer(others, rand.Float64()) {
+	if willVolunteer(others, d.x.limits.degrees.Volunteers, rand.Float64()) {
 		d.stepForward(ctx)
 	}
+	d.x.followers.trim(d.want.Digest)
 }
 
 // stepIn volunteers when the lookups have found too few others.
@@ -48,13 +42,14 @@ func (d *driver) stepIn(ctx context.Context) {
 			n++
 		}
 	}
-	if n < fewVolunteers {
+	if n < d.x.limits.degrees.Fewest {
 		d.stepForward(ctx)
 	}
 }
 
 func (d *driver) stepForward(ctx context.Context) {
 	d.volunteered, d.board.untold = true, true
+	d.search.volunteer()
 	d.plan.Volunteer(true)
 	if blob.PieceCount(d.want.Size) <= 1 {
 		return // it is here, and announced, before anybody asks

@@ -68,22 +68,11 @@ type Costs struct {
 	// Ask is how many of those it asks when a fill starts, and Spare the
 	// members that it goes on to know about, to replace others.
 	Ask, Spare int
-	// Degree is how many members a fill has in its plan. A volunteer has up
-	// to VolunteerDegree other volunteers besides: owners that do not know
-	// each other fetch the same runs.
-	Degree, VolunteerDegree int
-	// Followers is how many followers a fill tells its state, volunteers
-	// among themselves aside. Without a bound little above Degree all who
-	// arrive late choose those who answer, which began before, and nobody
-	// chooses them: with 64, 100 nodes that started within 2 s needed 3.2
-	// times the bound, and a third of the uplinks gave nothing.
-	Followers int
+	// Degrees are those of the node.
+	plan.Degrees
 	// Tell is the least time between two messages to a follower, Heartbeat
 	// the most while bytes come from the origin.
 	Tell, Heartbeat time.Duration
-	// Volunteers is how many of a large crowd write a record, and Fewest how
-	// many must be found for others to stay silent.
-	Volunteers, Fewest int
 	// Provide and ProvideTrips are the processor time and the round trips of
 	// an announcement, Lookup and LookupTrips of a lookup, without the new
 	// connections: one for a lookup, three for an announcement.
@@ -126,9 +115,8 @@ func Default(nodes int) Config {
 func DefaultCosts() Costs {
 	return Costs{
 		Handshake: 1200 * time.Microsecond, HandshakeTrips: 3,
-		Connected: 64, Ask: 12, Spare: 64, Degree: 8, VolunteerDegree: 40, Followers: 10,
+		Connected: 64, Ask: 12, Spare: 64, Degrees: plan.DefaultDegrees(),
 		Tell: 10 * time.Millisecond, Heartbeat: 250 * time.Millisecond,
-		Volunteers: 14, Fewest: 8,
 		Provide: 8 * time.Millisecond, ProvideTrips: 4, Lookup: time.Millisecond, LookupTrips: 3,
 		Holders: 20, HolderWork: 1200 * time.Microsecond,
 		Hold: 120 * time.Millisecond, Requests: 48, OriginRequests: 16,

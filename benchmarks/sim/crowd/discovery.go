@@ -150,10 +150,7 @@ func (w *world) settled(n *node) {
 // room reports whether a node takes another member into its plan. Volunteers
 // must know each other to agree on who owns what: they have room for that.
 func (n *node) room(w *world, other int32) bool {
-	if n.volunteer && w.nodes[other].volunteer {
-		return n.joined-n.others < w.cfg.Costs.VolunteerDegree
-	}
-	return n.others < w.cfg.Costs.Degree
+	return w.cfg.Costs.Room(n.volunteer && w.nodes[other].volunteer, n.joined-n.others, n.others)
 }
 
 // keep remembers a member for the time when others are needed; the newest are

@@ -1,0 +1,113 @@
+package exchange
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencontainers/go-digest"
+)
+
+// volunteer notes that this node volunteers to ask the origin for others.
+func (s *search) volunteer() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keen = true
+}
+
+// crowds reports whether a member that follows the fill takes one of the places
+// that there are: not if both volunteer, or may do so. Volunteers must know each
+// other, and there are not many.
+func (s *search) crowds(id peer.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.asked[id]
+	return !s.keen || a != nil && a.known && !a.keen
+}
+
+// spare ends the follow of a member, of which there are enough.
+func (s *search) spare(id peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.asked[id]
+	if a == nil || a.spare {
+		return
+	}
+	delete(s.news, id) // nothing follows
+	if a.spare, a.waiting = true, false; a.poll {
+		return // what it says is not heard
+	}
+	if a.leave != nil {
+		a.leave()
+	}
+	a.leave = nil
+}
+
+// recall has spare members asked again until n are.
+func (s *search) recall(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.asked {
+		if a.back {
+			n--
+		}
+	}
+	for id, a := range s.asked {
+		if n <= 0 {
+			return
+		}
+		if a.spare && !s.x.bans.Holds(id, time.Now()) {
+			a.spare, a.back = false, true
+			s.met = append(s.met, a.holder)
+			wake(s.woken)
+			n--
+		}
+	}
+}
+
+// crowding returns the test whether a follower of a blob takes one of the
+// places that there are; nil if places are not counted: in a small swarm, or
+// while the blob is not being filled, when there is little to say.
+func (x *Exchange) crowding(d digest.Digest) func(peer.ID) bool {
+	drivers := x.driving(d)
+	if _, others := x.swarm.Near(0); len(drivers) == 0 || x.limits.degrees.Small(others+1) {
+		return nil
+	}
+	return drivers[0].search.crowds
+}
+
+// full reports whether as many members follow a blob as may, so that w finds no
+// room. mu is held.
+func (fs *followers) full(w *watch, crowds func(peer.ID) bool) bool {
+	of := fs.blobs[w.blob]
+	if len(of) >= maxWatchers || crowds == nil || !crowds(w.by.holder.Peer) {
+		return len(of) >= maxWatchers
+	}
+	n := 0
+	for o := range of {
+		if crowds(o.by.holder.Peer) {
+			n++
+		}
+	}
+	return n >= fs.x.limits.degrees.Followers
+}
+
+// trim lets followers go that found room before it was known that they take it:
+// a fill has begun, or one said that it does not volunteer.
+func (fs *followers) trim(d digest.Digest) {
+	crowds := fs.x.crowding(d)
+	if crowds == nil {
+		return
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	n := 0
+	for w := range fs.blobs[d] {
+		if !crowds(w.by.holder.Peer) {
+			continue
+		}
+		if n++; n > fs.x.limits.degrees.Followers {
+			w.by.forget(w)
+			w.by.refuse(w)
+		}
+	}
+}
