@@ -17,10 +17,6 @@ import (
 	"shoal/p2p/wire"
 )
 
-// lookTwice is how many lookups must have ended before members count as
-// having nothing: the second sees who announced while the first was made.
-const lookTwice = 2
-
 // driver brings one blob into the cache. Its goroutine (run) owns the plan and
 // all fields that have no lock; the goroutines that do I/O post what happened
 // to it.

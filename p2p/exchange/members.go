@@ -80,7 +80,9 @@ func (d *driver) found(ctx context.Context, f found) {
 		d.offer(src)
 	case d.room(src):
 		d.join(src)
-	case !src.whole: // which would go on talking
+	case src.whole || src.refused || src.tried || time.Now().Before(src.rest):
+		// It does not go on talking, or the fill has to remember it.
+	default:
 		d.spare(src)
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/bits-and-blooms/bitset"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -165,6 +166,33 @@ func TestSparesReplaceThoseThatGo(t *testing.T) {
 	if d.search.spare(id); len(d.search.take()) != 0 {
 		t.Error("a spare member is heard")
 	}
+}
+
+// A member that failed is left alone for a while: to let it go for want of room
+// would bring it back at once.
+func TestWhoFailedIsNotSpare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, left := crowded(t, 500, false)
+		degree := d.x.limits.degrees.Degree
+		for k := range degree + 1 {
+			tells(d, left, k, wire.Info{})
+		}
+		failed := d.sources["0"]
+		d.leave(failed)
+		tells(d, left, degree, wire.Info{}) // the spare one, which was asked again
+		if volunteers, others, _ := d.joined(); volunteers+others != degree {
+			t.Fatalf("%d members", volunteers+others)
+		}
+		tells(d, left, 0, wire.Info{})
+		if d.sources["0"] != failed {
+			t.Error("the one that failed is let go")
+		}
+		time.Sleep(leftFor) //nolint:forbidigo // within a bubble nobody waits
+		tells(d, left, 0, wire.Info{})
+		if d.sources["0"] != nil || left["0"] != 1 {
+			t.Error("later there is no room for it, and it is kept")
+		}
+	})
 }
 
 // watchers lets n members follow what d fills.

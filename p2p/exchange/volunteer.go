@@ -14,6 +14,10 @@ import (
 // announced.
 const announceLate = 5 * time.Second
 
+// lookTwice is how many lookups must have ended before members count as
+// having nothing: the second sees who announced while the first was made.
+const lookTwice = 2
+
 // willVolunteer decides by lot, with so many other members connected, of whom
 // volunteers are to do so.
 func willVolunteer(others, volunteers int, lot float64) bool {
