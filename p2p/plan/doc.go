@@ -8,7 +8,8 @@
 // Failed, Gone, Lost), asks Next for orders after each event and not later
 // than NextWake, and carries the orders out. It tells other members what this
 // node has, and what Claims and Serving say. The numbers named below are
-// fields of Tuning, where their reasons stand.
+// fields of Tuning, where their reasons stand; how many members a driver lets
+// join says Degrees.
 //
 // # Which piece
 //

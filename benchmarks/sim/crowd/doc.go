@@ -38,6 +38,12 @@
 // Costs.Holders, whose processors every visitor costs time. The origin is
 // asked when everybody has answered, or after Costs.Hold.
 //
+// The degrees are those of the node (plan.Degrees). It differs in what is cheap
+// there: it asks all members to whom it has a connection, 64 at most, and lets
+// those go for which its plan has no room; it hears a moment later whether a
+// follower volunteers; and members that have the whole blob do not count
+// against Degree.
+//
 // # What is left out
 //
 // Packets, loss, slow start, and queues that messages would wait in; the
