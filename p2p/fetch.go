@@ -31,6 +31,9 @@ func (m members) Self() exchange.Holder {
 // Near returns connected members whose piece channel is known, those of the
 // own zone first.
 func (m members) Near(most int) ([]exchange.Holder, int) {
+	if most == 0 {
+		return nil, m.n.Peers()
+	}
 	var near, far []exchange.Holder
 	m.n.greeter.mu.Lock()
 	for id, h := range m.n.greeter.known {

@@ -28,8 +28,11 @@ const leftFor = 10 * time.Second
 
 // listen takes in what members said since the last time.
 func (d *driver) listen(ctx context.Context) {
-	d.look()
-	for _, f := range d.search.take() {
+	news := d.search.take()
+	if len(news) > 0 {
+		d.look()
+	}
+	for _, f := range news {
 		d.found(ctx, f)
 	}
 }
