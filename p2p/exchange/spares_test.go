@@ -278,8 +278,7 @@ func TestFollowersFromBeforeAreTrimmed(t *testing.T) {
 	}
 }
 
-// A crowd of which each knows few ends, and nobody takes more members or
-// followers than it may.
+// A crowd in which each knows few ends, and shares what the origin gave.
 func TestCrowdOfFewNeighbours(t *testing.T) {
 	data := content(1, 24*mib)
 	reg := newRegistry(t, origintest.Options{}, data)
