@@ -225,7 +225,7 @@ func TestNewBlobsWaitForFills(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer n.Close()
+			defer func() { _ = n.Close() }()
 			an := newAnnouncer(n)
 			an.add(true, digest.FromString("new"))
 			later := time.Now().Add(c.since)

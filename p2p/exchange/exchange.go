@@ -77,6 +77,7 @@ type Exchange struct {
 
 	followers *followers   // who wants to know what is here
 	follows   *follows     // what others have
+	warmth    warmth       // to whom there is a connection for pieces
 	bans      *penalty.Box // who lied
 	silent    *penalty.Box // who did not answer
 	doubted   *penalty.Box // who said a wrong size

@@ -587,3 +587,67 @@ func TestWhereAFollowerIs(t *testing.T) {
 		t.Errorf("%+v, %v", f.holder, err)
 	}
 }
+
+// Connections for pieces are kept to the same few members, which are followed,
+// and used in time to stay open.
+func TestConnectionsForPiecesAreFew(t *testing.T) {
+	var w warmth
+	var all []Holder
+	followed := map[peer.ID]bool{}
+	for i := range 6 {
+		h := Holder{Peer: peer.ID(rune('a' + i))}
+		all, followed[h.Peer] = append(all, h), i != 1
+	}
+	now := time.Now()
+	due := func(after time.Duration, near ...Holder) (ids string) {
+		for _, h := range w.due(now.Add(after), near, followed, 3) {
+			ids += string(h.Peer)
+		}
+		return ids
+	}
+	if got := due(0, all...); got != "acd" {
+		t.Errorf("first %q, want those three that are followed", got)
+	}
+	if got := due(touchEvery-1, all...); got != "" {
+		t.Errorf("%q before it is time", got)
+	}
+	if got := due(touchEvery, all[2:]...); got != "cde" {
+		t.Errorf("%q, want those that are open and another for the one that went", got)
+	}
+	if w.has("a") || !w.has("e") {
+		t.Error("it is not known to whom a connection is open")
+	}
+}
+
+// A fill begins over connections that are there, and opens none.
+func TestPiecesComeOverWarmConnections(t *testing.T) {
+	mesh := newMesh(t)
+	var opened sync.Map // remote addresses of requests
+	seeder := mesh.member(func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			opened.Store(r.RemoteAddr, r.URL.Path)
+			h.ServeHTTP(w, r)
+		})
+	})
+	d := seeder.seed(content(1, mib)) // has no chain to be asked for at the same time
+	m := mesh.member(nil)
+	m.near = []Holder{seeder.holder()}
+	ctx, end := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); m.KeepWarm(ctx) }()
+	count := func() (n int) {
+		opened.Range(func(any, any) bool { n++; return true })
+		return n
+	}
+	eventually(t, "no connections", func() bool { m.follows.keep(m.near); return m.warmth.has(seeder.id) && count() == 2 })
+	f, err := m.Fetch(t.Context(), d, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-f.Done()
+	if f.Err() != nil || count() != 2 {
+		t.Errorf("%d connections, not the two that were open; %v", count(), f.Err())
+	}
+	end()
+	<-done
+}

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache/blob"
+	"shoal/p2p/penalty"
 	"shoal/p2p/plan"
 )
 
@@ -68,9 +70,10 @@ type quietSwarm struct {
 	Swarm
 	connected, told int
 	found           atomic.Int32
+	near            []Holder
 }
 
-func (q *quietSwarm) Near(int) ([]Holder, int) { return nil, q.connected }
+func (q *quietSwarm) Near(int) ([]Holder, int) { return slices.Clone(q.near), q.connected }
 
 func (q *quietSwarm) Find(context.Context, digest.Digest) <-chan Holder {
 	q.found.Add(1)
@@ -138,6 +141,41 @@ func TestLaterLookupsAreMade(t *testing.T) {
 		synctest.Wait()
 		if n := swarm.found.Load(); n != 1 {
 			t.Errorf("%d lookups, not one", n)
+		}
+		end()
+		synctest.Wait()
+	})
+}
+
+// Those to whom connections are open are asked before all others.
+func TestWhoIsAskedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const others = 30
+		x := &Exchange{
+			swarm: &quietSwarm{connected: others}, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
+			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()),
+		}
+		x.follows = newFollows(x)
+		followed := map[peer.ID]bool{}
+		var near []Holder
+		for i := range others {
+			h := Holder{Peer: peer.ID(rune('a' + i)), Pieces: []string{"x"}}
+			near, followed[h.Peer] = append(near, h), true
+		}
+		x.swarm.(*quietSwarm).near = near
+		few := x.limits.degrees.Ask
+		x.warmth.due(time.Now(), near[others-few:], followed, few)
+		s := newSearch(x, blob.Descriptor{})
+		ctx, end := context.WithCancel(t.Context())
+		go s.run(ctx)
+		for _, want := range []int{few, others} {
+			synctest.Wait()
+			s.mu.Lock()
+			if len(s.asked) != want || s.asked[near[others-1].Peer] == nil {
+				t.Errorf("%d members are asked, want %d", len(s.asked), want)
+			}
+			s.mu.Unlock()
+			time.Sleep(headStart) //nolint:forbidigo // within a bubble nobody waits
 		}
 		end()
 		synctest.Wait()

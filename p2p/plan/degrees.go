@@ -3,6 +3,10 @@ package plan
 // Degrees is how many members a fill has to do with. A Plan takes whom it is
 // given; drivers, and models of them, keep to these numbers.
 type Degrees struct {
+	// Ask is how many of the connected members a fill asks first whether they
+	// have something. A connection for pieces to each of these is kept open:
+	// simulated, the last of 1,000 nodes needs 0.01 to 0.02 s more without.
+	Ask int
 	// Volunteers is how many members of a swarm, on average, volunteer to ask
 	// the origin for the others. Everybody has to see about the same ones to
 	// agree on who fetches what, and they give each piece to each other first:
@@ -28,7 +32,7 @@ type Degrees struct {
 
 // DefaultDegrees returns the numbers that nodes run with.
 func DefaultDegrees() Degrees {
-	return Degrees{Volunteers: 14, Fewest: 8, Degree: 8, VolunteerDegree: 40, Followers: 10}
+	return Degrees{Ask: 12, Volunteers: 14, Fewest: 8, Degree: 8, VolunteerDegree: 40, Followers: 10}
 }
 
 // Room reports whether a plan takes another member. both means that this node

@@ -56,8 +56,9 @@ func (p *Plan) askMembers(now time.Duration, room int) []Request {
 // enough to keep the link busy during a round trip, and no more. It is the same
 // for fast nodes and slow ones: if it grew with the rate, the fast would take
 // from the slow. But who has many members has more that are busy, and waits for
-// these; and who is behind may have more in flight than who is ahead. Among a few members it only keeps a slow link from being shared
-// by more requests than can show signs of life.
+// these; and who is behind may have more in flight than who is ahead. Among a
+// few members it only keeps a slow link from being shared by more requests than
+// can show signs of life.
 func (p *Plan) budget(now time.Duration) int64 {
 	rate, _ := p.swarm.rate(now)
 	if p.swarm.settled(now) {

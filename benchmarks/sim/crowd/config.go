@@ -65,9 +65,8 @@ type Costs struct {
 	HandshakeTrips int
 	// Connected is how many members a node is connected to, on average.
 	Connected int
-	// Ask is how many of those it asks when a fill starts, and Spare the
-	// members that it goes on to know about, to replace others.
-	Ask, Spare int
+	// Spare is how many members it goes on to know about, to replace others.
+	Spare int
 	// Degrees are those of the node.
 	plan.Degrees
 	// Tell is the least time between two messages to a follower, Heartbeat
@@ -115,7 +114,7 @@ func Default(nodes int) Config {
 func DefaultCosts() Costs {
 	return Costs{
 		Handshake: 1200 * time.Microsecond, HandshakeTrips: 3,
-		Connected: 64, Ask: 12, Spare: 64, Degrees: plan.DefaultDegrees(),
+		Connected: 64, Spare: 64, Degrees: plan.DefaultDegrees(),
 		Tell: 10 * time.Millisecond, Heartbeat: 250 * time.Millisecond,
 		Provide: 8 * time.Millisecond, ProvideTrips: 4, Lookup: time.Millisecond, LookupTrips: 3,
 		Holders: 20, HolderWork: 1200 * time.Microsecond,

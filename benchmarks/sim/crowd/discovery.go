@@ -61,6 +61,7 @@ func (w *world) discover(n *node) {
 			continue
 		}
 		if !w.cfg.Cold {
+			n.peer(j).idle++ // kept open for pieces
 			w.ask(n, j)
 			continue
 		}

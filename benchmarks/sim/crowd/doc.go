@@ -19,12 +19,14 @@
 //
 // A request needs a connection of its own (HTTP/1.1): one that is idle, or a new
 // one, which takes three round trips and processor time at both ends (Costs).
-// The processor of a node sets up one connection after the other.
+// The processor of a node sets up one connection after the other. One to each of
+// the members that a fill asks first is idle from the start, unless the
+// processes start then.
 //
 // # Finding each other
 //
 // Members are connected at random, Costs.Connected on average. A node that
-// starts asks Costs.Ask of them to be followed, and joins those who fill or
+// starts asks Ask of them to be followed, and joins those who fill or
 // have the blob to its plan, at most Costs.Degree of them; volunteers take
 // other volunteers besides. Who is asked follows back if it has room, and if it
 // has not begun, remembers the asker for the moment when it does. A filler has
@@ -39,8 +41,8 @@
 // asked when everybody has answered, or after Costs.Hold.
 //
 // The degrees are those of the node (plan.Degrees). It differs in what is cheap
-// there: it asks all members to whom it has a connection, 64 at most, and lets
-// those go for which its plan has no room; it hears a moment later whether a
+// there: after the first ones it asks all other members to whom it is connected,
+// 64 at most, and lets those go for which its plan has no room; it hears a moment later whether a
 // follower volunteers; and members that have the whole blob do not count
 // against Degree.
 //
