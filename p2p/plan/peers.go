@@ -87,7 +87,7 @@ func (p *Plan) allowance() int64 {
 	has := p.scratch[:0]
 	for _, m := range p.order {
 		if m.counted && m.has != nil {
-			has = append(has, int(m.has.Count()))
+			has = append(has, m.held)
 		}
 	}
 	p.scratch = has

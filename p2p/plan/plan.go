@@ -100,6 +100,7 @@ type member struct {
 	node     uint64 // stands for it where nodes compute who owns what
 	far      bool
 	has      *bitset.BitSet // what it offers, without refused; nil if every piece
+	held     int            // how many pieces has holds
 	refused  *bitset.BitSet // pieces that it gave wrongly; nil if none
 	counted  bool           // live: part of a supply
 	requests int            // in flight

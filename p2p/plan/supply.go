@@ -81,6 +81,9 @@ func (p *Plan) change(m *member, do func()) {
 	counted := m.counted
 	p.count(m, false)
 	do()
+	if m.has != nil {
+		m.held = int(m.has.Count())
+	}
 	p.count(m, counted)
 }
 

@@ -73,6 +73,11 @@ func (p *Plan) update(m *member, has *bitset.BitSet) {
 	s := p.supplyOf(m)
 	differ(m.has, has, func(i int, in bool) {
 		m.has.SetTo(uint(i), in)
+		if in {
+			m.held++
+		} else {
+			m.held--
+		}
 		if m.counted {
 			s.add(i, in)
 			p.look = true

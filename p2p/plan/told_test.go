@@ -54,6 +54,8 @@ func check(t *testing.T, p *Plan, last map[Member]State) {
 		}
 		if mem.has == nil {
 			wholes++
+		} else if mem.held != int(mem.has.Count()) {
+			t.Fatalf("member %d holds %d pieces, not %d", m, mem.has.Count(), mem.held)
 		}
 		for i := range of {
 			if mem.has != nil && mem.has.Test(uint(i)) {
