@@ -59,3 +59,50 @@ func TestWhoIsBehindAsksForMore(t *testing.T) {
 		})
 	}
 }
+
+// TestLastPiecesAreWaitedForLess: everybody waits for them, and fetching them
+// twice costs little. Patience ends sooner also for what was asked for before.
+func TestLastPiecesAreWaitedForLess(t *testing.T) {
+	tune := Defaults()
+	short := time.Duration(float64(tune.StallAfter) * tune.LastPatience)
+	for name, c := range map[string]struct {
+		missing, delivered int
+		stalls             time.Duration
+	}{
+		"few are missing":            {5, 0, short},
+		"one too many":               {6, 0, tune.StallAfter},
+		"few, after another arrived": {6, 1, short},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const pieces = 100
+			here := bitset.New(pieces).SetRange(uint(c.missing), pieces)
+			p := New(Config{Size: pieces * testPiece, PieceSize: testPiece, Here: here, Tuning: tune})
+			p.Join(1, 1, false)
+			p.Told(0, 1, State{Whole: true})
+			p.Join(2, 2, false)
+			p.Told(0, 2, State{})
+			asked := p.Next(0, Room{Members: 100}).Start
+			for k := range c.delivered {
+				p.Progress(2, asked[k].ID, testPiece)
+				p.Delivered(2, asked[k].ID)
+				p.Next(2, Room{}) // nothing begins that would have to be looked after
+			}
+			p.Told(c.stalls-2, 2, State{Has: bitset.New(pieces).SetAll()})
+			for _, at := range []time.Duration{c.stalls - 1, c.stalls + 2} {
+				again := 0
+				for _, r := range p.Next(at, Room{Members: 100}).Start {
+					if r.Member == 2 && r.First < asked[len(asked)-1].First+asked[len(asked)-1].Count {
+						again++
+					}
+				}
+				if late := at > c.stalls; late != (again > 0) {
+					t.Errorf("after %v without a byte %d requests are given to another member", at, again)
+				}
+			}
+			silent := p.silentAfter(0)
+			if want := time.Duration(float64(tune.SilentAfter) * tune.LastPatience); silent == want != (c.stalls == short) {
+				t.Errorf("an owner counts no more after %v", silent)
+			}
+		})
+	}
+}

@@ -52,7 +52,8 @@
 //
 // A request without a byte for StallAfter gives its pieces back, so that
 // somebody else is asked, but stays open: a member that was frozen or behind a
-// lost packet may wake up, and the first answer wins. After DeadAfter it is
+// lost packet may wake up, and the first answer wins. The last few pieces are
+// waited for with less patience (LastPart). After DeadAfter it is
 // cancelled and counts as a failure. A member whose requests have all stalled
 // offers nothing until a byte comes.
 //

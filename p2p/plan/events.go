@@ -56,6 +56,9 @@ func (p *Plan) Delivered(now time.Duration, id ID) {
 		p.here.Set(uint(i))
 		p.open.Clear(uint(i))
 		p.missing--
+		if p.missing == p.pieces/p.tune.LastPart {
+			p.stale = true // patience ends sooner
+		}
 	}
 	p.audit.Clear(uint(i))
 	if r.stream && !r.stalled && r.next+p.tune.StreamAhead <= r.end() {

@@ -80,7 +80,7 @@ func (p *Plan) deadline(now time.Duration) time.Duration {
 		case r.stalled:
 			first = min(first, r.last+p.tune.DeadAfter)
 		default:
-			first = min(first, r.last+p.tune.StallAfter)
+			first = min(first, r.last+p.patient(p.tune.StallAfter))
 		}
 	}
 	for _, m := range p.order {
@@ -113,10 +113,19 @@ func (p *Plan) over(now time.Duration, r *request) bool {
 	case r.Member == Origin:
 		// The origin's pieces stay its own: nobody else offers them, and
 		// asking it twice would not help.
-	case silent >= p.tune.StallAfter:
+	case silent >= p.patient(p.tune.StallAfter):
 		p.stall(r, true)
 	}
 	return false
+}
+
+// patient returns how long a silence may last that may otherwise last so long:
+// less if hardly anything is missing.
+func (p *Plan) patient(silence time.Duration) time.Duration {
+	if p.missing > p.pieces/p.tune.LastPart {
+		return silence
+	}
+	return time.Duration(float64(silence) * p.tune.LastPatience)
 }
 
 // superfluous reports whether every piece that r still owes is here.

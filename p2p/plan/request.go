@@ -86,7 +86,7 @@ func (p *Plan) begin(now time.Duration, m Member, first, count int, stream bool)
 	r.from.requests++
 	r.from.owed += p.bytes(first, count)
 	r.from.rate.start(now)
-	p.alarm(now + p.tune.StallAfter)
+	p.alarm(now + p.patient(p.tune.StallAfter))
 	if r.from.failures > 0 { // nobody waits for a trial: it holds nothing until a byte comes
 		p.stall(r, true)
 	}

@@ -22,6 +22,11 @@ type Tuning struct {
 	// else. Shorter waits mistake a lost packet or a busy machine for a dead
 	// member; the cost of a frozen member is this.
 	StallAfter time.Duration
+	// LastPart of the pieces (one in so many) are waited for with LastPatience
+	// times StallAfter and SilentAfter: everybody waits for these, and fetching
+	// them twice costs little.
+	LastPart     int
+	LastPatience float64
 	// DeadAfter without a byte, a request is cancelled.
 	DeadAfter time.Duration
 	// OriginDeadAfter is the same for the origin: registries may take seconds
@@ -109,6 +114,8 @@ func Defaults() Tuning {
 		Ahead:           500 * time.Millisecond,
 		Head:            32,
 		StallAfter:      time.Second,
+		LastPart:        20,
+		LastPatience:    0.4,
 		DeadAfter:       3 * time.Second,
 		OriginDeadAfter: 12 * time.Second,
 		Backoff:         250 * time.Millisecond,

@@ -79,7 +79,7 @@ func (p *Plan) silentAfter(now time.Duration) time.Duration {
 			trip = max(trip, now-r.began)
 		}
 	}
-	return p.tune.SilentAfter + trip
+	return p.patient(p.tune.SilentAfter) + trip
 }
 
 // hush makes claims of members that get nothing from the origin count no more.
