@@ -21,12 +21,14 @@ const statusTimeout = 5 * time.Second
 type statusCmd struct {
 	config.Admin
 	config.Common
-	JSON bool `name:"json" env:"SHOAL_JSON" help:"Print the JSON of /api/v1/status."`
+	JSON  bool `name:"json" env:"SHOAL_JSON" help:"Print the JSON of /api/v1/status."`
+	Watch bool `short:"w" env:"SHOAL_WATCH" help:"Show it again every second, with rates, until Ctrl-C; on a terminal in place."`
 }
 
 // Help shows examples.
 func (statusCmd) Help() string {
 	return `    $ shoal status
+    $ shoal status --watch                   # running fills with rates and the time left
     $ shoal status --json | jq .bytes
     $ shoal status --admin 127.0.0.1:5051
 
@@ -39,21 +41,47 @@ func (c statusCmd) Run(env environment) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(env.ctx, statusTimeout)
-	defer cancel()
-	text, s, err := admin.Fetch(ctx, cfg.Admin)
-	if err != nil {
-		return fmt.Errorf("ask the node at %s: %w; is it running? name its admin endpoint with --admin", cfg.Admin, err)
+	if c.Watch {
+		return c.watch(env, cfg.Admin)
 	}
-	if c.JSON {
-		_, err = env.stdout.Write(text)
+	now, err := ask(env.ctx, cfg.Admin)
+	if err != nil {
 		return err
 	}
-	return printStatus(env.stdout, s)
+	return c.show(env.stdout, now, glance{})
 }
 
-// printStatus writes s for people.
-func printStatus(out io.Writer, s admin.Status) error {
+// glance is what a node said at a moment.
+type glance struct {
+	at   time.Time
+	text []byte // the JSON as it came
+	said admin.Status
+}
+
+// ask asks the node at addr.
+func ask(ctx context.Context, addr string) (glance, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	text, s, err := admin.Fetch(ctx, addr)
+	if err != nil {
+		return glance{}, fmt.Errorf("ask the node at %s: %w; is it running? name its admin endpoint with --admin", addr, err)
+	}
+	return glance{at: time.Now(), text: text, said: s}, nil
+}
+
+// show writes what a node says, and how much that is more than before, if there
+// is a before.
+func (c statusCmd) show(out io.Writer, now, before glance) error {
+	if c.JSON {
+		_, err := out.Write(now.text)
+		return err
+	}
+	return printStatus(out, now, before)
+}
+
+// printStatus writes it for people.
+func printStatus(out io.Writer, now, before glance) error {
+	s := now.said
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	row := func(name, format string, args ...any) {
 		_, _ = fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) // Flush tells
@@ -74,9 +102,8 @@ func printStatus(out io.Writer, s admin.Status) error {
 	for _, m := range s.Members {
 		row("member", "%s", strings.TrimSpace(m.ID+" "+m.Addr+" "+m.Zone))
 	}
-	for _, f := range s.Fills {
-		row("fill", "%s %s, %d of %d pieces, %s from the registry, %s from %d members", f.Digest, size(f.Size), f.Done, f.Pieces,
-			size(f.FromOrigin), size(f.FromPeers), f.Members)
+	for _, f := range sorted(s.Fills) {
+		row("fill", "%s", fillText(f, earlier(f, before.said), now.at.Sub(before.at)))
 	}
 	return w.Flush()
 }
