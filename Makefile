@@ -6,7 +6,7 @@ GO ?= go
 TOOL := $(GO) tool -modfile=.tools/go.mod
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test lint fmt lab
+.PHONY: help build demo test lint fmt fuzz lab
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: ## the linters, the layer rule and the documentation rule
 
 fmt: ## format as the linters want it
 	$(TOOL) golangci-lint fmt ./...
+
+fuzz: ## run every fuzz target for a time each (FUZZTIME=1m)
+	.ci/fuzz $(FUZZTIME)
 
 lab: ## measure crowds of real nodes, as root (ARGS="-only six-one-blob -runs 1" measures less)
 	$(GO) run ./benchmarks/lab $(ARGS)

@@ -327,3 +327,24 @@ func ExampleChain_Check() {
 	fmt.Println(len(chain), ok)
 	// Output: 2 true
 }
+
+// FuzzParseChain: what is read fits the size that it was read for, and prints as
+// the same bytes.
+func FuzzParseChain(f *testing.F) {
+	f.Add([]byte{}, int64(0))
+	f.Add(make([]byte, StateSize), int64(blob.PieceSize+1))
+	f.Add(make([]byte, 2*StateSize), int64(3*blob.PieceSize))
+	f.Add(make([]byte, StateSize-1), int64(2*blob.PieceSize))
+	f.Fuzz(func(t *testing.T, b []byte, size int64) {
+		if size < 0 || size > blob.MaxSize {
+			return // nobody has such a blob
+		}
+		c, err := ParseChain(b, size)
+		if err != nil {
+			return
+		}
+		if !c.Fits(size) || !bytes.Equal(c.Bytes(), b) {
+			t.Errorf("%d states for %d bytes print as %x", len(c), size, c.Bytes())
+		}
+	})
+}

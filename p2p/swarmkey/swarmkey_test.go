@@ -188,3 +188,30 @@ func TestLoopbackKey(t *testing.T) {
 		t.Error("who is keyless?")
 	}
 }
+
+// FuzzParse: a key prints as a file that holds the same key, and no error tells
+// what was in the file.
+func FuzzParse(f *testing.F) {
+	f.Add(New().Text())
+	f.Add(append(New().Text(), bytes.TrimPrefix(New().Text(), []byte(header+"\n"))...))
+	f.Add([]byte("# a comment\n\n" + header + "\nAAAA\n"))
+	f.Add([]byte(header))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		k, err := Parse(text)
+		if err != nil {
+			if !errors.Is(err, ErrInvalid) {
+				t.Errorf("%v", err)
+			}
+			for line := range bytes.Lines(text) {
+				if line = bytes.TrimSpace(line); len(line) > len(header) && bytes.Contains([]byte(err.Error()), line) {
+					t.Errorf("the error tells a line of the file: %v", err)
+				}
+			}
+			return
+		}
+		again, err := Parse(k.Text())
+		if err != nil || again.String() != k.String() || len(again.members) != len(k.members) {
+			t.Errorf("%v, %v", again, err)
+		}
+	})
+}
