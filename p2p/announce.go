@@ -32,6 +32,9 @@ const (
 	// end. In a crowd of twelve nodes and ten layers announcements, and what they
 	// asked of others, took a sixth of the processor time.
 	announceLatest = 10 * time.Second
+	// fillsCheck is how often is looked whether they have ended: members wait
+	// longer for one that a lookup names.
+	fillsCheck = 50 * time.Millisecond
 )
 
 // mayWait reports whether a blob that came some time ago need not be announced
@@ -160,12 +163,21 @@ func (a *announcer) take(now time.Time, fills, connected int) (names []cid.Cid, 
 	return names, gone, all
 }
 
+// holds reports whether new blobs wait for fills to end.
+func (a *announcer) holds() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.fresh) > 0
+}
+
 // run announces until ctx is done.
 func (a *announcer) run(ctx context.Context) error {
 	var bulk *renewal
 	defer func() { bulk.close() }()
 	tick := time.NewTicker(growthCheck)
 	defer tick.Stop()
+	soon := time.NewTicker(fillsCheck)
+	defer soon.Stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, announcers)
@@ -199,10 +211,15 @@ func (a *announcer) run(ctx context.Context) error {
 			}
 			return err
 		}
+		var fillsEnd <-chan time.Time
+		if a.holds() {
+			fillsEnd = soon.C
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-a.woken:
+		case <-fillsEnd:
 		case <-tick.C:
 		}
 	}
