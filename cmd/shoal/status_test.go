@@ -65,6 +65,10 @@ func TestFillText(t *testing.T) {
 			"sha256:ab [##########..........]  50 % of 100MiB, 20MiB (1MiB/s) from the registry, 30MiB (4MiB/s) from 1 member, 10s left",
 		},
 		"nothing came": {&f, time.Second, "sha256:ab [##########..........]  50 % of 100MiB, 20MiB (0B/s) from the registry, 30MiB (0B/s) from 1 member"},
+		"hardly anything came": {
+			&admin.Fill{FromOrigin: 20<<20 - 1, FromPeers: 30 << 20}, time.Second,
+			"sha256:ab [##########..........]  50 % of 100MiB, 20MiB (1B/s) from the registry, 30MiB (0B/s) from 1 member",
+		},
 		"no time has passed": {
 			&admin.Fill{}, 0, "sha256:ab [##########..........]  50 % of 100MiB, 20MiB from the registry, 30MiB from 1 member",
 		},

@@ -22,6 +22,8 @@ const (
 	// barWidth is the length of a bar, in characters: what stands beside it
 	// fits into a line of 100.
 	barWidth = 20
+	// longest is the longest time left that is shown.
+	longest = 100 * time.Hour
 	// clearScreen moves to the upper left corner and erases everything (ECMA-48).
 	clearScreen = "\x1b[H\x1b[2J"
 )
@@ -87,9 +89,9 @@ func fillText(f admin.Fill, before *admin.Fill, since time.Duration) string {
 		fromOrigin := float64(f.FromOrigin-before.FromOrigin) / since.Seconds()
 		fromPeers := float64(f.FromPeers-before.FromPeers) / since.Seconds()
 		origin, peers = rateText(fromOrigin), rateText(fromPeers)
-		if rate := fromOrigin + fromPeers; rate > 0 {
-			wait := time.Duration((1 - share) * float64(f.Size) / rate * float64(time.Second))
-			left = fmt.Sprintf(", %v left", wait.Round(time.Second))
+		// At hardly any rate it is a number that says nothing, or overflows.
+		if seconds := (1 - share) * float64(f.Size) / (fromOrigin + fromPeers); seconds >= 0 && seconds < longest.Seconds() {
+			left = fmt.Sprintf(", %v left", time.Duration(seconds*float64(time.Second)).Round(time.Second))
 		}
 	}
 	return fmt.Sprintf("%s %s %3.0f %% of %s, %s%s from the registry, %s%s from %s%s", short(f.Digest), bar(share), 100*share, size(f.Size),

@@ -42,9 +42,9 @@
 //
 // The degrees are those of the node (plan.Degrees). It differs in what is cheap
 // there: after the first ones it asks all other members to whom it is connected,
-// 64 at most, and lets those go for which its plan has no room; it hears a moment later whether a
-// follower volunteers; and members that have the whole blob do not count
-// against Degree.
+// 64 at most, and lets those go for which its plan has no room; it hears a
+// moment later whether a follower volunteers; and members that have the whole
+// blob do not count against Degree.
 //
 // # What is left out
 //
