@@ -141,8 +141,8 @@ func (a *announcer) wake() {
 }
 
 // take returns what there is to do while so many fills run and members are
-// connected: names to announce now, to renew no longer, and all.
-func (a *announcer) take(now time.Time, fills, connected int) (names []cid.Cid, gone, all []multihash.Multihash) {
+// connected: names to announce now, and to renew no longer.
+func (a *announcer) take(now time.Time, fills, connected int) (names []cid.Cid, gone []multihash.Multihash) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var later []fresh
@@ -156,11 +156,19 @@ func (a *announcer) take(now time.Time, fills, connected int) (names []cid.Cid, 
 			names = append(names, name)
 		}
 	}
+	gone, a.fresh, a.gone = a.gone, later, nil
+	return names, gone
+}
+
+// all returns everything that is announced.
+func (a *announcer) all() []multihash.Multihash {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make([]multihash.Multihash, 0, len(a.names))
 	for _, name := range a.names {
 		all = append(all, name.Hash())
 	}
-	gone, a.fresh, a.gone = a.gone, later, nil
-	return names, gone, all
+	return all
 }
 
 // holds reports whether new blobs wait for fills to end.
@@ -182,7 +190,7 @@ func (a *announcer) run(ctx context.Context) error {
 	defer wg.Wait()
 	slots := make(chan struct{}, announcers)
 	for {
-		fresh, gone, all := a.take(time.Now(), len(a.n.Fills()), a.n.Peers())
+		fresh, gone := a.take(time.Now(), len(a.n.Fills()), a.n.Peers())
 		for _, name := range fresh {
 			select {
 			case slots <- struct{}{}:
@@ -199,13 +207,13 @@ func (a *announcer) run(ctx context.Context) error {
 		size := a.n.dht.RoutingTable().Size()
 		if bulk == nil && size > 0 {
 			var err error
-			if bulk, err = newRenewal(ctx, a.n, all, size); err != nil {
+			if bulk, err = newRenewal(ctx, a.n, a.all(), size); err != nil {
 				if ctx.Err() != nil {
 					return nil // the node stops
 				}
 				return err
 			}
-		} else if err := bulk.update(ctx, size, fresh, gone, all); err != nil {
+		} else if err := bulk.update(ctx, size, fresh, gone, a.all); err != nil {
 			if ctx.Err() != nil {
 				return nil // the node stops
 			}
@@ -266,8 +274,11 @@ func newRenewal(ctx context.Context, n *Node, all []multihash.Multihash, size in
 	return &renewal{provider: p, keys: keys, told: size}, nil
 }
 
-// update brings the renewal up to date.
-func (r *renewal) update(ctx context.Context, size int, fresh []cid.Cid, gone, all []multihash.Multihash) error {
+// update brings the renewal up to date; all is asked for everything that is
+// announced if the swarm has grown.
+func (r *renewal) update(
+	ctx context.Context, size int, fresh []cid.Cid, gone []multihash.Multihash, all func() []multihash.Multihash,
+) error {
 	if r == nil {
 		return nil
 	}
@@ -293,7 +304,7 @@ func (r *renewal) update(ctx context.Context, size int, fresh []cid.Cid, gone, a
 		r.told = 0 // alone again: tell those who come
 	case grown(r.told, size):
 		r.told = size
-		if err := r.provider.StartProviding(true, all...); err != nil {
+		if err := r.provider.StartProviding(true, all()...); err != nil {
 			return fmt.Errorf("announcing: %w", err)
 		}
 	}

@@ -229,10 +229,10 @@ func TestNewBlobsWaitForFills(t *testing.T) {
 			an := newAnnouncer(n)
 			an.add(true, digest.FromString("new"))
 			later := time.Now().Add(c.since)
-			if names, _, all := an.take(later, c.fills, c.connected); len(all) != 1 || len(names) == 1 != c.now {
-				t.Errorf("%d of %d are announced now", len(names), len(all))
+			if names, _ := an.take(later, c.fills, c.connected); len(an.all()) != 1 || len(names) == 1 != c.now {
+				t.Errorf("%d of %d are announced now", len(names), len(an.all()))
 			}
-			if names, _, _ := an.take(later, 0, c.connected); len(names) == 1 == c.now {
+			if names, _ := an.take(later, 0, c.connected); len(names) == 1 == c.now {
 				t.Errorf("%d are announced when fills are over", len(names))
 			}
 		})
@@ -259,8 +259,8 @@ func TestEvictedBlobsAreNotRenewed(t *testing.T) {
 	}
 	an := newAnnouncer(n)
 	update := func() {
-		fresh, gone, all := an.take(time.Now(), 0, 1)
-		if err := bulk.update(t.Context(), 1, fresh, gone, all); err != nil {
+		fresh, gone := an.take(time.Now(), 0, 1)
+		if err := bulk.update(t.Context(), 1, fresh, gone, an.all); err != nil {
 			t.Fatal(err)
 		}
 	}

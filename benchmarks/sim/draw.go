@@ -33,10 +33,11 @@ func curves() []curve {
 // draw draws the medians over the size of the crowd.
 func (r *report) draw(file string) error {
 	p := plot.New()
-	p.Title.Text = "All nodes cold at once: " + r.subject()
+	p.Title.Text = "All nodes cold at once\n" + r.subject()
 	p.X.Label.Text, p.Y.Label.Text = "nodes", "1 is what no protocol can beat"
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, sizes(r.Runs)
 	p.Y.Min = 1
+	p.Y.Tick.Marker = hundredths{}
 	p.Legend.Top, p.Legend.Left = true, true
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{0xe0}, color.Gray{0xe0}
@@ -84,6 +85,19 @@ func (r *report) medians(of func(*outcome) float64) plotter.XYs {
 	}
 	slices.SortFunc(all, func(a, b plotter.XY) int { return cmp.Compare(a.X, b.X) })
 	return all
+}
+
+// hundredths are the ticks of shares that differ little.
+type hundredths struct{}
+
+func (hundredths) Ticks(lowest, highest float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(lowest, highest)
+	for i := range ticks {
+		if !ticks[i].IsMinor() {
+			ticks[i].Label = strconv.FormatFloat(ticks[i].Value, 'f', 2, 64)
+		}
+	}
+	return ticks
 }
 
 // sizes are the ticks: the sizes of the crowd.

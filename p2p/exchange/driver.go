@@ -40,6 +40,7 @@ type driver struct {
 
 	begun   time.Time
 	asleep  time.Duration // for which the process did not run
+	held    time.Duration // for which it ran when it should: members had the time to answer
 	board   board
 	plan    *plan.Plan
 	io      sync.WaitGroup
@@ -60,7 +61,7 @@ type driver struct {
 	volunteered bool
 	small       bool          // the swarm is one in which everybody knows everybody
 	aimed       bool          // the plan knows the origin
-	learnt      time.Duration // when a member told the size
+	learnt      time.Duration // what held was when a member told the size
 	believed    peer.ID       // the member whose word the size is; empty if it is nobody's
 	answered    bool          // the origin has answered with bytes
 	originErr   error         // what it said last; nil if it was bytes
@@ -242,12 +243,14 @@ func (d *driver) now() time.Duration { return time.Since(d.begun) - d.asleep }
 
 // woke notes that the driver slept for elapsed instead of at most wait. A process
 // that was stopped, suspended, or starved of CPU must not take its own absence
-// for the silence of others.
+// for the silence of others. Where the answer of members takes several turns of
+// the processors, little is enough: what they are late counts even less there.
 func (d *driver) woke(wait, elapsed time.Duration) {
-	const noise = 50 * time.Millisecond
+	const noise, little = 50 * time.Millisecond, 2 * time.Millisecond
 	if late := elapsed - wait; late > noise {
 		d.asleep += late
 	}
+	d.held += min(elapsed, wait+little)
 }
 
 // post hands what happened to the driver, which takes it until all I/O has

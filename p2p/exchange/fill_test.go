@@ -436,6 +436,25 @@ func TestClockStandsStillWithTheProcess(t *testing.T) {
 	}
 }
 
+// What a starved process is late does not shorten the time in which members may
+// answer: they may be as starved, or have answered and wait to be heard.
+func TestMembersHaveTheirTimeOnABusyMachine(t *testing.T) {
+	m := newMesh(t).member(nil)
+	d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 2 * mib}, blob.Descriptor{Size: 2 * mib})
+	d.search.asked["silent"] = &asked{waiting: true}
+	first := m.limits.swarmFirst
+	wait := first / 10
+	for n := 1; n < 10; n++ {
+		d.woke(wait, 3*wait)
+	}
+	if d.originsTurn() {
+		t.Error("the origin was asked when the process had not run for as long as members have")
+	}
+	if d.woke(first, first); !d.originsTurn() {
+		t.Error("the origin was not asked in time")
+	}
+}
+
 // What members have said is taken in before anything is asked for: among it may be
 // that they fetch the very same.
 func TestNewsComesBeforeOrders(t *testing.T) {

@@ -2,8 +2,6 @@ package exchange
 
 import (
 	"bufio"
-	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -12,16 +10,12 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/bits-and-blooms/bitset"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
 
-	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/p2p/wire"
 	"shoal/proxy/origin/origintest"
@@ -362,222 +356,6 @@ func TestSilentFollowerIsCutOff(t *testing.T) {
 	})
 }
 
-// ear keeps what it hears.
-type ear struct {
-	mu    sync.Mutex
-	heard []said
-	met   []Holder
-}
-
-func (e *ear) hear(_ peer.ID, s said) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.heard = append(e.heard, s)
-}
-
-func (e *ear) meet(others ...Holder) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.met = append(e.met, others...)
-}
-
-// A member that says nothing is dead, or frozen, when it has something to say;
-// a connection that nobody needs is closed.
-func TestSilenceOnASession(t *testing.T) {
-	x := newMesh(t).member(nil).Exchange
-	d := describe(content(1, 10))
-	for _, c := range []struct {
-		name  string
-		every time.Duration // frames come, 0: none
-		f     *follow
-		kept  bool
-		want  error
-		after time.Duration
-	}{
-		{"followed, silent", 0, &follow{want: d, to: &ear{}}, false, errFrozen, 3 * beatEvery},
-		{"followed, beats", beatEvery, &follow{want: d, to: &ear{}}, false, context.DeadlineExceeded, time.Hour},
-		{"idle, silent", 0, nil, false, errFrozen, deafAfter},
-		{"idle, beats", beatIdle, nil, false, errIdle, sessionIdle},
-		{"kept, beats", beatIdle, nil, true, context.DeadlineExceeded, time.Hour},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := newSession(x, Holder{Peer: "x"})
-				s.kept.Store(c.kept)
-				if c.f != nil {
-					s.add(c.f)
-				}
-				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-				defer cancel()
-				if c.every > 0 {
-					go func() {
-						for tick := time.Tick(c.every); ; {
-							select {
-							case <-ctx.Done():
-								return
-							case <-tick:
-								s.heard.Store(true)
-							}
-						}
-					}()
-				}
-				began := time.Now()
-				if err := s.watch(ctx); !errors.Is(err, c.want) || time.Since(began) != c.after {
-					t.Errorf("after %v: %v; want %v after %v", time.Since(began), err, c.want, c.after)
-				}
-				if errors.Is(c.want, errIdle) && s.add(&follow{}) {
-					t.Error("something is followed on a connection that ends")
-				}
-			})
-		})
-	}
-}
-
-// What a member may say is bounded, and what it says wrong ends its session.
-func TestHostileWords(t *testing.T) {
-	x := newMesh(t).member(nil).Exchange
-	d := describe(content(1, 9*mib))
-	full := bitset.New(9).SetAll()
-	honest := wire.Info{Size: d.Size, Have: full, Proven: full}.Marshal()
-	large := wire.Info{Size: blob.MaxSize}.Marshal()
-	for name, c := range map[string]struct {
-		frames []byte
-		bad    bool
-		heard  int
-	}{
-		"honest":          {wire.AppendFrame(nil, wire.FrameInfo, 1, honest), false, 1},
-		"beats":           {wire.AppendFrame(nil, wire.FrameBeat, 0, nil), false, 0},
-		"unknown type":    {wire.AppendFrame(nil, 99, 1, honest), false, 0},
-		"unknown ID":      {wire.AppendFrame(nil, wire.FrameInfo, 5, []byte("garbage")), false, 0},
-		"none, full":      {wire.AppendFrame(wire.AppendFrame(nil, wire.FrameNone, 1, nil), wire.FrameFull, 1, nil), false, 2},
-		"full, then info": {wire.AppendFrame(wire.AppendFrame(nil, wire.FrameFull, 1, nil), wire.FrameInfo, 1, honest), false, 1},
-		"garbage":         {wire.AppendFrame(nil, wire.FrameInfo, 1, []byte("\x00\xff garbage")), true, 0},
-		"too large":       {wire.AppendFrame(nil, wire.FrameInfo, 1, large), true, 0},
-		"too long":        {wire.AppendFrame(nil, wire.FrameInfo, 1, append(honest, make([]byte, 8<<10)...)), true, 0},
-		"endless":         {binary.BigEndian.AppendUint32(nil, math.MaxUint32), true, 0},
-		"members":         {wire.AppendFrame(nil, wire.FrameMembers, 1, []byte(`[{"pieces":["x"]}]`)), true, 0},
-	} {
-		s, e := newSession(x, Holder{Peer: "x"}), &ear{}
-		s.add(&follow{want: d, to: e})
-		err := s.listen(t.Context(), bufio.NewReader(bytes.NewReader(append(c.frames, make([]byte, 5)...))))
-		if bad := errors.Is(err, wire.ErrMalformed); bad != c.bad || len(e.heard) != c.heard {
-			t.Errorf("%s: %v, heard %d times", name, err, len(e.heard))
-		}
-	}
-}
-
-// A member that never stops talking is read at a bounded rate.
-func TestEndlessWords(t *testing.T) {
-	x := newMesh(t).member(nil).Exchange
-	synctest.Test(t, func(t *testing.T) {
-		s := newSession(x, Holder{Peer: "x"})
-		beat := wire.AppendFrame(nil, wire.FrameBeat, 0, nil)
-		var read int
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		defer time.AfterFunc(10*time.Second, cancel).Stop()
-		err := s.listen(ctx, bufio.NewReader(endless(func(p []byte) {
-			read += len(p)
-			for i := range p {
-				p[i] = beat[(read-len(p)+i)%len(beat)]
-			}
-		})))
-		if !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
-		}
-		if frames := read / len(beat); frames > (hearBurst+11*hearRate)/frameCost {
-			t.Errorf("%d frames in 10 s", frames)
-		}
-	})
-}
-
-type endless func(p []byte)
-
-func (e endless) Read(p []byte) (int, error) { e(p); return len(p), nil }
-
-// A list of others leads nowhere on this machine, unless it comes from there.
-func TestNamedMembers(t *testing.T) {
-	m := newMesh(t).member(nil)
-	list := wire.AppendFrame(nil, wire.FrameMembers, 1, wire.MarshalMembers([]wire.Member{
-		{ID: m.id, Pieces: []string{"127.0.0.1:1", "192.0.2.1:1"}, Zone: "z"}, {Pieces: []string{"192.0.2.2:1"}},
-	}))
-	s, e := newSession(m.Exchange, Holder{Peer: "x"}), &ear{}
-	s.add(&follow{want: describe(nil), to: e})
-	if err := s.listen(t.Context(), bufio.NewReader(bytes.NewReader(list))); !errors.Is(err, io.EOF) {
-		t.Fatal(err)
-	}
-	if len(e.met) != 1 || e.met[0].Peer != m.id || len(e.met[0].Pieces) != 1 || e.met[0].Zone != "z" {
-		t.Errorf("%+v", e.met)
-	}
-}
-
-func TestSearchIsBounded(t *testing.T) {
-	m := newMesh(t).member(nil)
-	s := newSearch(m.Exchange, describe(content(1, 10)))
-	many := make([]Holder, 10*maxAsked)
-	for i := range many {
-		many[i] = Holder{Peer: peer.ID(binary.BigEndian.AppendUint32(nil, uint32(i))), Pieces: []string{"127.0.0.1:1"}}
-	}
-	for _, h := range many {
-		s.meet(h)
-	}
-	if len(s.met) > maxAsked {
-		t.Errorf("%d are to be asked", len(s.met))
-	}
-	for _, h := range many {
-		s.ask(h, true)
-	}
-	if len(s.asked) != maxAsked {
-		t.Errorf("%d were asked", len(s.asked))
-	}
-	for range 100 {
-		s.hear(many[0].Peer, said{filling: true})
-	}
-	if n := len(s.take()); n > maxAsked {
-		t.Errorf("%d news", n)
-	}
-}
-
-// Connections to members are there before anything is followed, are kept, and
-// come back after they broke; members that do not answer are left alone.
-func TestConnectionsAreKeptWarm(t *testing.T) {
-	mesh := newMesh(t)
-	members := mesh.crowd(3)
-	m, other, gone := members[0], members[1], members[2]
-	gone.stop()
-	for range 2 { // again after it broke
-		m.follows.keep(m.near)
-		eventually(t, "no connection", func() bool { return m.metric("shoal_p2p_followed", "") == 1 && m.silent.Holds(gone.id, time.Now()) })
-		m.follows.keep(m.near)
-		warm := m.follows.warm()
-		if len(warm) != 1 || !warm[other.id] {
-			t.Errorf("connected to %v", warm)
-		}
-		if got := m.follows.sessions[other.id].kept.Load(); !got {
-			t.Error("it is not kept")
-		}
-		other.close()
-		eventually(t, "its end was not noticed", func() bool { return len(m.follows.warm()) == 0 })
-		other.open(blobcache.Options{})
-		m.silent.Pardon(other.id)
-	}
-}
-
-// Of many members the same ones are followed each time.
-func TestNearMembersStayTheSame(t *testing.T) {
-	mesh := newMesh(t)
-	m, other := mesh.member(nil), mesh.member(nil)
-	for i := range 3 * MaxNear {
-		m.near = append(m.near, Holder{Peer: peer.ID(binary.BigEndian.AppendUint32(nil, uint32(i)))})
-	}
-	m.near = append(m.near, other.holder())
-	m.follows.keep([]Holder{other.holder()})
-	near, connected := m.Exchange.near()
-	if len(near) != MaxNear || connected != 3*MaxNear+1 || near[0].Peer != other.id {
-		t.Errorf("%d of %d, %v first", len(near), connected, near[0].Peer)
-	}
-}
-
 // A follower elsewhere cannot send this node to its own loopback.
 func TestWhereAFollowerIs(t *testing.T) {
 	m := newMesh(t).member(nil)
@@ -586,68 +364,4 @@ func TestWhereAFollowerIs(t *testing.T) {
 	if err := f.introduced(list); err != nil || len(f.holder.Pieces) != 1 || f.holder.Pieces[0] != "192.0.2.9:1" || f.holder.Zone != "z" {
 		t.Errorf("%+v, %v", f.holder, err)
 	}
-}
-
-// Connections for pieces are kept to the same few members, which are followed,
-// and used in time to stay open.
-func TestConnectionsForPiecesAreFew(t *testing.T) {
-	var w warmth
-	var all []Holder
-	followed := map[peer.ID]bool{}
-	for i := range 6 {
-		h := Holder{Peer: peer.ID(rune('a' + i))}
-		all, followed[h.Peer] = append(all, h), i != 1
-	}
-	now := time.Now()
-	due := func(after time.Duration, near ...Holder) (ids string) {
-		for _, h := range w.due(now.Add(after), near, followed, 3) {
-			ids += string(h.Peer)
-		}
-		return ids
-	}
-	if got := due(0, all...); got != "acd" {
-		t.Errorf("first %q, want those three that are followed", got)
-	}
-	if got := due(touchEvery-1, all...); got != "" {
-		t.Errorf("%q before it is time", got)
-	}
-	if got := due(touchEvery, all[2:]...); got != "cde" {
-		t.Errorf("%q, want those that are open and another for the one that went", got)
-	}
-	if w.has("a") || !w.has("e") {
-		t.Error("it is not known to whom a connection is open")
-	}
-}
-
-// A fill begins over connections that are there, and opens none.
-func TestPiecesComeOverWarmConnections(t *testing.T) {
-	mesh := newMesh(t)
-	var opened sync.Map // remote addresses of requests
-	seeder := mesh.member(func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			opened.Store(r.RemoteAddr, r.URL.Path)
-			h.ServeHTTP(w, r)
-		})
-	})
-	d := seeder.seed(content(1, mib)) // has no chain to be asked for at the same time
-	m := mesh.member(nil)
-	m.near = []Holder{seeder.holder()}
-	ctx, end := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); m.KeepWarm(ctx) }()
-	count := func() (n int) {
-		opened.Range(func(any, any) bool { n++; return true })
-		return n
-	}
-	eventually(t, "no connections", func() bool { m.follows.keep(m.near); return m.warmth.has(seeder.id) && count() == 2 })
-	f, err := m.Fetch(t.Context(), d, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-f.Done()
-	if f.Err() != nil || count() != 2 {
-		t.Errorf("%d connections, not the two that were open; %v", count(), f.Err())
-	}
-	end()
-	<-done
 }

@@ -101,7 +101,7 @@ func (d *driver) originsTurn() bool {
 	if state.told {
 		wait = max(wait, l.swarmMore)
 	}
-	return d.now()-d.learnt >= wait
+	return d.held-d.learnt >= wait
 }
 
 // originUsable reports whether there is an origin that answered last time it

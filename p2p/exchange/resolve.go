@@ -33,9 +33,10 @@ func (d *driver) resolve(ctx context.Context) ([]found, error) {
 	var o opening // its channel is nil while nothing is being opened
 	defer func() { d.abandon(o) }()
 	var notBefore time.Duration
-	timer := time.NewTicker(5 * time.Millisecond)
+	const look = 5 * time.Millisecond
+	timer := time.NewTicker(look)
 	defer timer.Stop()
-	for {
+	for armed := time.Now(); ; armed = time.Now() {
 		src := d.origins.current()
 		d.pledge(src != nil)
 		if src != nil && o.result == nil && d.now() >= notBefore && d.originsTurn() && d.now() >= d.mySizeTurn() {
@@ -67,6 +68,7 @@ func (d *driver) resolve(ctx context.Context) ([]found, error) {
 				d.origins.next()
 			}
 		}
+		d.woke(look, time.Since(armed))
 		since := d.now()
 		if err := d.unsettled(since); err != nil && (o.result == nil || since >= d.x.limits.commit) {
 			return nil, err
@@ -118,7 +120,7 @@ func (d *driver) believe(f found) {
 	if f.err != nil || f.filling || d.believed != "" || d.x.doubted.Holds(f.holder.Peer, time.Now()) {
 		return
 	}
-	d.want.Size, d.believed, d.learnt = f.info.Size, f.holder.Peer, d.now()
+	d.want.Size, d.believed, d.learnt = f.info.Size, f.holder.Peer, d.held
 	d.search.learnt()
 }
 

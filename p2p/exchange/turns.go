@@ -268,7 +268,7 @@ func (d *driver) use(g grant, begun int) (full bool) {
 	if g.turn != nil {
 		// A fill that waits for what members say is about to ask, and those
 		// that started after it do not ask before it.
-		soon := !d.aimed && d.now() < d.x.limits.swarmFirst
+		soon := !d.aimed && d.held < d.x.limits.swarmFirst
 		g.turn.begun(time.Now(), begun, g.reserved, soon || begun == g.reserved)
 	}
 	return begun == g.slots && g.slots < g.reserved

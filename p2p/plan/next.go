@@ -172,7 +172,7 @@ func (p *Plan) NextWake(now time.Duration) (time.Duration, bool) {
 func (p *Plan) originWake(now time.Duration) time.Duration {
 	o := p.own()
 	switch {
-	case p.origin.requests >= p.tune.OriginRequests:
+	case p.origin.requests >= p.originRequests():
 		return now + tick
 	case o.me >= 0 && p.serving() != Ranged && p.myTurn() > now:
 		return min(p.myTurn(), now+tick)

@@ -127,7 +127,7 @@ func (p *Plan) hope(now time.Duration) float64 {
 // mayAskOrigin reports whether the origin can take a request now.
 func (p *Plan) mayAskOrigin(now time.Duration) bool {
 	o := &p.origin
-	if !o.present || now < o.from || now < o.rest || o.requests >= p.tune.OriginRequests {
+	if !o.present || now < o.from || now < o.rest || o.requests >= p.originRequests() {
 		return false
 	}
 	if !o.first && !p.owns() && p.audit.None() {
@@ -252,7 +252,15 @@ func (p *Plan) originRun(now time.Duration) int {
 		return p.tune.RunPieces
 	}
 	n := int(rate * p.tune.OriginAhead.Seconds() / float64(p.piece))
-	return min(max(1, n/p.tune.OriginRequests), p.owners.run)
+	return min(max(1, n/p.originRequests()), p.owners.run)
+}
+
+// originRequests is how many requests this node may have in flight to the origin.
+func (p *Plan) originRequests() int {
+	if !p.origin.first && len(p.own().list) >= p.tune.Abreast {
+		return 1
+	}
+	return p.tune.OriginRequests
 }
 
 // originOvertakes finds a piece that a slow member holds up in the end, when

@@ -129,3 +129,27 @@ func TestYoungRequestsAreNotTakenOver(t *testing.T) {
 		})
 	}
 }
+
+// Where many ask the origin each has one request in flight, where few do it has
+// two: one runs while the other's round trip passes.
+func TestManyOwnersHaveOneRequestEach(t *testing.T) {
+	tune := Defaults()
+	for owners, want := range map[int]int{2: 2, tune.Abreast - 1: 2, tune.Abreast: 1} {
+		p := New(Config{Size: 256 * testPiece, PieceSize: testPiece, Key: 1, Volunteer: true, Tuning: tune})
+		p.KnowsOrigin(Ranged)
+		for m := Member(1); int(m) < owners; m++ {
+			p.Join(m, uint64(m), false)
+			p.Told(0, m, State{Volunteer: true})
+		}
+		p.OriginFrom(0, 0)
+		r := p.Next(0, Room{Origin: 4}).Start[0]
+		p.Progress(time.Second, r.ID, testPiece) // the rate is known
+		p.Delivered(time.Second, r.ID)
+		for range 4 {
+			p.Next(time.Second, Room{Origin: 4})
+		}
+		if got := p.origin.requests; got != want {
+			t.Errorf("%d requests of one of %d owners, want %d", got, owners, want)
+		}
+	}
+}

@@ -47,7 +47,7 @@ func (r *Results) plot(f Figure, label, file string) error {
 	p.Y.Min = 0
 	p.X.Tick.Label.Rotation = 0.5
 	p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = text.XRight, text.YCenter
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.XOffs = true, vg.Points(-8)
 	one := plotter.NewFunction(func(float64) float64 { return 1 })
 	one.Dashes = plotutil.Dashes(1)
 	p.Add(plotter.NewGrid(), one)
