@@ -257,7 +257,8 @@ func (p *Plan) originRun(now time.Duration) int {
 
 // originRequests is how many requests this node may have in flight to the origin.
 func (p *Plan) originRequests() int {
-	if !p.origin.first && len(p.own().list) >= p.tune.Abreast {
+	begins := p.missing > p.pieces-p.pieces/p.tune.FirstPart
+	if begins && !p.origin.first && len(p.own().list) >= p.tune.Abreast {
 		return 1
 	}
 	return p.tune.OriginRequests

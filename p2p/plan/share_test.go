@@ -130,14 +130,22 @@ func TestYoungRequestsAreNotTakenOver(t *testing.T) {
 	}
 }
 
-// Where many ask the origin each has one request in flight, where few do it has
-// two: one runs while the other's round trip passes.
-func TestManyOwnersHaveOneRequestEach(t *testing.T) {
+// Where many begin to ask the origin each has one request in flight; where few
+// do, and later, it has two: one runs while the other's round trip passes.
+func TestManyOwnersBeginWithOneRequestEach(t *testing.T) {
+	const pieces = 256
 	tune := Defaults()
-	for owners, want := range map[int]int{2: 2, tune.Abreast - 1: 2, tune.Abreast: 1} {
-		p := New(Config{Size: 256 * testPiece, PieceSize: testPiece, Key: 1, Volunteer: true, Tuning: tune})
+	for _, c := range []struct{ owners, have, want int }{
+		{2, 0, 2}, {tune.Abreast - 1, 0, 2}, {tune.Abreast, 0, 1},
+		{tune.Abreast, pieces/tune.FirstPart - 2, 1}, {tune.Abreast, pieces / tune.FirstPart, 2},
+	} {
+		here := bitset.New(pieces)
+		for i := range c.have {
+			here.Set(uint(pieces - 1 - i))
+		}
+		p := New(Config{Size: pieces * testPiece, PieceSize: testPiece, Here: here, Key: 1, Volunteer: true, Tuning: tune})
 		p.KnowsOrigin(Ranged)
-		for m := Member(1); int(m) < owners; m++ {
+		for m := Member(1); int(m) < c.owners; m++ {
 			p.Join(m, uint64(m), false)
 			p.Told(0, m, State{Volunteer: true})
 		}
@@ -148,8 +156,8 @@ func TestManyOwnersHaveOneRequestEach(t *testing.T) {
 		for range 4 {
 			p.Next(time.Second, Room{Origin: 4})
 		}
-		if got := p.origin.requests; got != want {
-			t.Errorf("%d requests of one of %d owners, want %d", got, owners, want)
+		if got := p.origin.requests; got != c.want {
+			t.Errorf("%d requests of one of %d owners that has %d pieces, want %d", got, c.owners, c.have, c.want)
 		}
 	}
 }

@@ -40,10 +40,12 @@ type Tuning struct {
 	TakeOver time.Duration
 	// OriginRequests is the number of requests in flight to the origin: one
 	// runs while the other's round trip passes. Where Abreast or more own runs,
-	// each has one: together they keep the origin busy, and what it sends to
-	// fewer at a time is sooner whole, and given on. Simulated, 1,000 nodes need
-	// 1.095 to 1.100 of the bound, with two each 1.097 to 1.103.
-	OriginRequests, Abreast int
+	// each has one until it has FirstPart of the pieces (one in so many): what
+	// the origin sends to fewer at a time is whole sooner, and given on.
+	// Simulated, 1,000 nodes had a twentieth of the blob with 0.64 s of idle
+	// links instead of 0.69. Later it would leave the origin idle: with one
+	// request all the time 20 nodes need 0.2 s more.
+	OriginRequests, Abreast, FirstPart int
 	// OriginAhead is the time that the requests to the origin should last in a
 	// crowd: several round trips, and as little as possible of what nobody can
 	// help with in the end.
@@ -126,6 +128,7 @@ func Defaults() Tuning {
 		TakeOver:        100 * time.Millisecond,
 		OriginRequests:  2,
 		Abreast:         8,
+		FirstPart:       20,
 		OriginAhead:     300 * time.Millisecond,
 		Owners:          16,
 		SilentAfter:     time.Second,
