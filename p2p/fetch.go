@@ -1,8 +1,12 @@
 package p2p
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache"
@@ -19,6 +23,26 @@ func (n *Node) Fetch(ctx context.Context, d blob.Descriptor, origin blob.Source)
 
 // Fills lists the running fills, for people to look at.
 func (n *Node) Fills() []exchange.FillStatus { return n.exchange.Fills() }
+
+// Known is a member that this node is connected to, traded with or banned, for
+// people to look at.
+type Known struct {
+	Member // without an address if it is not connected
+	Trade  exchange.Trade
+}
+
+// Known lists them, in the order of their IDs. Of those that are gone the ones
+// that were met longest ago are forgotten.
+func (n *Node) Known() []Known {
+	all := make(map[peer.ID]Known)
+	for _, t := range n.exchange.Trades() {
+		all[t.Peer] = Known{Member: Member{Peer: t.Peer}, Trade: t}
+	}
+	for _, m := range n.Members() {
+		all[m.Peer] = Known{Member: m, Trade: all[m.Peer].Trade}
+	}
+	return slices.SortedFunc(maps.Values(all), func(a, b Known) int { return cmp.Compare(a.Peer, b.Peer) })
+}
 
 // members is the swarm as the exchange sees it.
 type members struct{ n *Node }

@@ -35,25 +35,31 @@ func startCrowd(t *testing.T, count int, upstream string) []*service {
 		if i > 0 {
 			cfg.Join = []multiaddr.Multiaddr{multiaddr.StringCast(nodes[0].addrs()[0])}
 		}
-		s, err := newService(t.Context(), cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		nodes[i] = s
-		stop, end := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- s.run(stop, stop) }()
-		t.Cleanup(func() {
-			end()
-			if err := <-ended; err != nil && !errors.Is(err, errHurried) {
-				t.Errorf("run: %v", err)
-			}
-		})
+		nodes[i] = startService(t, cfg)
 	}
 	for _, s := range nodes {
 		until(t, "everybody is connected", func() bool { return s.node.Peers() == count-1 })
 	}
 	return nodes
+}
+
+// startService runs a node until the end of the test.
+func startService(t *testing.T, cfg config.Config) *service {
+	t.Helper()
+	s, err := newService(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, end := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(stop, stop) }()
+	t.Cleanup(func() {
+		end()
+		if err := <-ended; err != nil && !errors.Is(err, errHurried) {
+			t.Errorf("run: %v", err)
+		}
+	})
+	return s
 }
 
 // warmUp has the nodes pull something else first: a crowd has been connected

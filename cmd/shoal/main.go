@@ -18,6 +18,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"shoal/cmd/shoal/internal/config"
+	"shoal/cmd/shoal/internal/manual"
 	"shoal/p2p"
 )
 
@@ -32,10 +33,12 @@ const (
 type cli struct {
 	Serve    serveCmd    `cmd:"" help:"Run the mirror and swarm member of this machine."`
 	Status   statusCmd   `cmd:"" help:"Show what the node of this machine is doing."`
+	Peers    peersCmd    `cmd:"" help:"List the members of the swarm, what was traded with each, and who is banned."`
 	ID       idCmd       `cmd:"" name:"id" help:"Print the node's peer ID."`
 	SwarmKey swarmKeyCmd `cmd:"" name:"swarm-key" help:"Make the key that closes a swarm to strangers."`
 	Demo     demoCmd     `cmd:"" help:"Watch five nodes share an image, on this machine, without a network."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Help     helpCmd     `cmd:"" help:"Explain a topic: swarm keys, registries, what goes wrong, ..."`
 }
 
 const description = `Shoal shares container images between machines: each node is the registry mirror of its runtime, and takes layers from its neighbours before it asks the registry.
@@ -71,6 +74,7 @@ func run(env environment, args []string) int {
 		kong.Name("shoal"),
 		kong.Description(description),
 		kong.Writers(env.stdout, env.stderr),
+		kong.Help(printHelp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100}),
 		kong.ValueFormatter(withVariable),
 		kong.Bind(env),
@@ -96,7 +100,8 @@ func run(env environment, args []string) int {
 func isUsage(err error) bool {
 	_, settings := errors.AsType[*config.Error](err)
 	_, swarm := errors.AsType[*p2p.OptionError](err)
-	return settings || swarm
+	_, topic := errors.AsType[*manual.UnknownError](err)
+	return settings || swarm || topic
 }
 
 // complain prints err as one line.

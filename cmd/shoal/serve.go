@@ -31,20 +31,7 @@ and the second:
 
     $ shoal serve --swarm-key /etc/shoal/swarm.key --join /ip4/10.0.0.1/tcp/4001/p2p/12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F
 
-Other registries, with a fallback:
-
-    $ shoal serve --registry ghcr.io=https://mirror.example,https://ghcr.io --registry localhost:5001=http://localhost:5001
-
-The same in a file, shoal serve --config /etc/shoal/shoal.yaml:
-
-    cache-size: 100GiB
-    swarm-key: /etc/shoal/swarm.key
-    join:
-      - /ip4/10.0.0.1/tcp/4001/p2p/12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F
-    registry:
-      ghcr.io: {upstreams: [https://mirror.example, https://ghcr.io]}
-
-A flag wins over its environment variable, that over the file. Variables of repeated flags are split at white space.
+"shoal help configuration" shows a file, "shoal help registries" other registries, "shoal help runtimes" how to point a runtime at the node.
 
 On SIGTERM and SIGINT running downloads get 30 s to end; a second signal ends at once. Where a port was given as 0, DIR/listen.json says which it is.`
 }

@@ -173,7 +173,7 @@ func (s *service) wire(context.Context) (err error) {
 	}
 	s.mirror.server = s.proxy.Server()
 	s.admin.server = &http.Server{
-		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Unready: s.unready, Logger: s.log}),
+		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Unready: s.unready, Logger: s.log}),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -220,6 +220,25 @@ func (s *service) status() admin.Status {
 		})
 	}
 	return st
+}
+
+// peers lists the members that the node knows.
+func (s *service) peers() []admin.Peer {
+	peers := []admin.Peer{}
+	for _, k := range s.node.Known() {
+		p := admin.Peer{
+			Member: admin.Member{ID: k.Peer.String(), Zone: k.Zone}, Version: k.Version, Connected: k.Addr != nil,
+			RoundTrip: k.Trade.RoundTrip.Seconds(), Taken: admin.Traffic(k.Trade.Taken), Given: admin.Traffic(k.Trade.Given),
+		}
+		if p.Connected {
+			p.Addr = k.Addr.String()
+		}
+		if ban := k.Trade.Ban; ban != nil {
+			p.Ban = &admin.Ban{About: ban.Why, Until: ban.Until}
+		}
+		peers = append(peers, p)
+	}
+	return peers
 }
 
 // addrs returns the addresses by which others can join this node.

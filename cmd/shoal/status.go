@@ -41,46 +41,52 @@ func (c statusCmd) Run(env environment) error {
 	if err != nil {
 		return err
 	}
-	if c.Watch {
-		return c.watch(env, cfg.Admin)
-	}
-	now, err := ask(env.ctx, cfg.Admin)
-	if err != nil {
-		return err
-	}
-	return c.show(env.stdout, now, glance{})
+	return look(env, c.Watch, c.JSON, asker(cfg.Admin, admin.Fetch), printStatus)
 }
 
 // glance is what a node said at a moment.
-type glance struct {
+type glance[T any] struct {
 	at   time.Time
 	text []byte // the JSON as it came
-	said admin.Status
+	said T
 }
 
-// ask asks the node at addr.
-func ask(ctx context.Context, addr string) (glance, error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	text, s, err := admin.Fetch(ctx, addr)
-	if err != nil {
-		return glance{}, fmt.Errorf("ask the node at %s: %w; is it running? name its admin endpoint with --admin", addr, err)
+// look shows what a node says, once or again and again: its JSON, or what write
+// makes of it and of what it said before.
+func look[T any](env environment, again, raw bool, ask func(context.Context) (glance[T], error), write func(out io.Writer, now, before glance[T]) error) error {
+	show := func(now, before glance[T]) error { return write(env.stdout, now, before) }
+	if raw {
+		show = func(now, _ glance[T]) error {
+			_, err := env.stdout.Write(now.text)
+			return err
+		}
 	}
-	return glance{at: time.Now(), text: text, said: s}, nil
-}
-
-// show writes what a node says, and how much that is more than before, if there
-// is a before.
-func (c statusCmd) show(out io.Writer, now, before glance) error {
-	if c.JSON {
-		_, err := out.Write(now.text)
+	if again {
+		return watch(env, raw, ask, show)
+	}
+	now, err := ask(env.ctx)
+	if err != nil {
 		return err
 	}
-	return printStatus(out, now, before)
+	return show(now, glance[T]{})
 }
 
-// printStatus writes it for people.
-func printStatus(out io.Writer, now, before glance) error {
+// asker returns the function that asks the node at addr.
+func asker[T any](addr string, fetch func(ctx context.Context, addr string) ([]byte, T, error)) func(context.Context) (glance[T], error) {
+	return func(ctx context.Context) (glance[T], error) {
+		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+		defer cancel()
+		text, said, err := fetch(ctx, addr)
+		if err != nil {
+			return glance[T]{}, fmt.Errorf("ask the node at %s: %w; is it running? name its admin endpoint with --admin", addr, err)
+		}
+		return glance[T]{at: time.Now(), text: text, said: said}, nil
+	}
+}
+
+// printStatus writes it for people, and how much it is more than before, if
+// there is a before.
+func printStatus(out io.Writer, now, before glance[admin.Status]) error {
 	s := now.said
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	row := func(name, format string, args ...any) {

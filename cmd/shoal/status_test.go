@@ -15,14 +15,14 @@ import (
 
 func TestStatusForPeople(t *testing.T) {
 	var out bytes.Buffer
-	err := printStatus(&out, glance{said: admin.Status{
+	err := printStatus(&out, glance[admin.Status]{said: admin.Status{
 		ID: "12D3A", Version: "v1", Ready: true, Joined: true, Peers: 2, Zone: "here", Mirror: "127.0.0.1:5000",
 		Addrs:   []string{"/ip4/10.0.0.1/tcp/4001/p2p/12D3A"},
 		Members: []admin.Member{{ID: "12D3B", Addr: "/ip4/10.0.0.2/tcp/4001", Zone: "there"}, {ID: "12D3C", Addr: "/ip4/10.0.0.3/tcp/4001"}},
 		Bytes:   admin.Bytes{Origin: 1 << 20, Peers: 2 << 20, CacheHits: 3 << 20, ServedClients: 4 << 20, ServedPeers: 5 << 20},
 		Cache:   admin.Cache{Bytes: 1 << 30, Budget: 50 << 30, Blobs: 7},
 		Fills:   []admin.Fill{{Digest: "sha256:0123456789abcdef", Size: 10 << 20, Pieces: 10, Done: 4, Members: 2, FromOrigin: 1 << 20, FromPeers: 3 << 20}},
-	}}, glance{})
+	}}, glance[admin.Status]{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,9 @@ func TestWatch(t *testing.T) {
 	var out bytes.Buffer
 	ended := make(chan error)
 	addr := strings.TrimPrefix(srv.URL, "http://")
-	go func() { ended <- statusCmd{}.watch(environment{ctx: ctx, stdout: &out}, addr) }()
+	go func() {
+		ended <- look(environment{ctx: ctx, stdout: &out}, true, false, asker(addr, admin.Fetch), printStatus)
+	}()
 	<-asked
 	<-asked
 	end()
@@ -135,7 +137,7 @@ func TestWatch(t *testing.T) {
 		t.Errorf("shown %d times:\n%s", n, out.String())
 	}
 	srv.Close()
-	if err := (statusCmd{}).watch(environment{ctx: t.Context(), stdout: &out}, addr); err == nil {
+	if err := look(environment{ctx: t.Context(), stdout: &out}, true, false, asker(addr, admin.Fetch), printStatus); err == nil {
 		t.Error("a node that is gone is no error")
 	}
 }

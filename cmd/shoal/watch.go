@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -28,19 +29,21 @@ const (
 	clearScreen = "\x1b[H\x1b[2J"
 )
 
-// watch shows what the node at addr says, again and again until it is
-// interrupted or the node does not answer.
-func (c statusCmd) watch(env environment, addr string) error {
+// watch shows what a node says, and what it said before, again and again until
+// it is interrupted or the node does not answer. On a terminal it is shown in
+// place, unless it is raw.
+func watch[T any](env environment, raw bool, ask func(context.Context) (T, error), show func(now, before T) error) error {
 	ctx, stop := signal.NotifyContext(env.ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	clear := ""
-	if isTerminal(env.stdout) && !c.JSON {
+	if isTerminal(env.stdout) && !raw {
 		clear = clearScreen
 	}
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	for before := (glance{}); ; {
-		now, err := ask(ctx, addr)
+	var before T
+	for {
+		now, err := ask(ctx)
 		if ctx.Err() != nil {
 			return nil // somebody has seen enough
 		}
@@ -50,7 +53,7 @@ func (c statusCmd) watch(env environment, addr string) error {
 		if _, err := fmt.Fprint(env.stdout, clear); err != nil {
 			return err
 		}
-		if err := c.show(env.stdout, now, before); err != nil {
+		if err := show(now, before); err != nil {
 			return err
 		}
 		before = now

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	ic "github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -72,14 +73,16 @@ func (ch *Channel) dial(ctx context.Context, id peer.ID, addr string, buffer int
 		return nil, fmt.Errorf("piece channel: %w", err)
 	}
 	var d net.Dialer
+	began := time.Now()
 	raw, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("piece channel: %w", err)
 	}
+	trip := time.Since(began)
 	config, keys := ch.config(id)
 	b := newBuffered(raw, buffer, ch.buffers)
 	c := &Conn{
-		raw: b, tls: tls.Client(b, config), key: ch.key, local: ch.id, dialled: true, keys: keys,
+		raw: b, tls: tls.Client(b, config), key: ch.key, local: ch.id, dialled: true, trip: trip, keys: keys,
 		settled: func() {}, closed: func() {},
 	}
 	if err := c.handshake(ctx); err != nil {

@@ -43,6 +43,7 @@ type Conn struct {
 	key     *swarmkey.Key
 	local   peer.ID
 	dialled bool
+	trip    time.Duration
 	keys    <-chan ic.PubKey // of the TLS handshake
 	settled func()           // called when the handshake ended, either way
 
@@ -60,6 +61,10 @@ type Conn struct {
 // RemotePeer returns who is on the other side. On an accepted connection it is
 // empty until the first Read returned.
 func (c *Conn) RemotePeer() peer.ID { return c.remote }
+
+// RoundTrip returns how long the connection took to open, before TLS: one
+// round trip of the network. It is zero on an accepted connection.
+func (c *Conn) RoundTrip() time.Duration { return c.trip }
 
 // handshake runs TLS and the proof, once.
 func (c *Conn) handshake(ctx context.Context) error {

@@ -104,7 +104,7 @@ func (c *client) dialOne(ctx context.Context, id peer.ID, addr string) (net.Conn
 	defer cancel()
 	conn, err := c.ch.Dial(ctx, id, addr)
 	if err == nil {
-		c.met.meet(id)
+		c.met.meet(id).tripped(conn.RoundTrip())
 	}
 	return conn, err
 }

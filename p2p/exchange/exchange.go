@@ -310,7 +310,7 @@ func (x *Exchange) Fills() []FillStatus {
 
 // convict bans a member and says so, once.
 func (x *Exchange) convict(id peer.ID, reason string, d digest.Digest, piece int) {
-	ban := x.bans.Add(id, time.Now())
+	ban := x.bans.AddFor(id, time.Now(), lieAbout(reason, d, piece))
 	if ban == 0 {
 		return
 	}

@@ -63,6 +63,7 @@ func (d *driver) start(ctx context.Context, r plan.Request) {
 func (d *driver) fromMember(ctx context.Context, r plan.Request, h Holder) error {
 	buf := d.x.members.buffer()
 	defer d.x.members.done(buf)
+	begun := time.Now()
 	pieces, err := d.x.client.pieces(ctx, h.Peer, wire.Request{
 		Kind: wire.KindPieces, Digest: d.want.Digest, Size: d.want.Size, First: r.First, Count: r.Count,
 	})
@@ -70,7 +71,7 @@ func (d *driver) fromMember(ctx context.Context, r plan.Request, h Holder) error
 		return err
 	}
 	defer pieces.body.Close()
-	in := run{Request: r, from: blobcache.Provenance{Peer: h.Peer.String()}}
+	in := run{Request: r, from: blobcache.Provenance{Peer: h.Peer.String()}, account: d.x.met.meet(h.Peer), begun: begun}
 	if pieces.chain != nil {
 		in.chain = pieces.chain.Sum
 	}
@@ -90,6 +91,8 @@ type run struct {
 	from     blobcache.Provenance
 	backings []backing         // one for each; nil from the origin
 	chain    [sha256.Size]byte // that some are said to agree with
+	account  *account          // of the member; nil of the origin
+	begun    time.Time         // when the member was asked
 }
 
 // receive reads the pieces of a run and stores each as it comes.
@@ -159,6 +162,7 @@ func (d *driver) delivered(r run, i int, bytes int64) {
 		return
 	}
 	d.bytes.peers += bytes
+	r.account.took(d.want.Digest, bytes, r.begun, d.stored)
 	d.x.metrics.fetched.WithLabelValues("peers").Add(float64(bytes))
 	if src := d.byID[r.Member]; src != nil {
 		src.failed = 0

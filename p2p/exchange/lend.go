@@ -72,7 +72,7 @@ func (x *Exchange) servePieces(w http.ResponseWriter, req *http.Request, r wire.
 		notFound(w)
 		return
 	}
-	x.send(w, loan, loan.Len(), id)
+	x.send(w, loan, loan.Len(), r.Digest, id)
 }
 
 // serveWhole sends pieces of a whole blob; false if there is none.
@@ -87,7 +87,7 @@ func (x *Exchange) serveWhole(w http.ResponseWriter, req *http.Request, r wire.R
 		return true
 	}
 	rng := r.Range()
-	x.send(w, io.NewSectionReader(b.File(), rng.Offset, rng.Length), rng.Length, id)
+	x.send(w, io.NewSectionReader(b.File(), rng.Offset, rng.Length), rng.Length, r.Digest, id)
 	return true
 }
 

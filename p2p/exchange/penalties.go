@@ -1,7 +1,10 @@
 package exchange
 
 import (
+	"fmt"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"shoal/p2p/penalty"
 )
@@ -16,4 +19,16 @@ func forLies() penalty.Terms {
 // it is asked all the same, and pardoned when it answers.
 func forSilence() penalty.Terms {
 	return penalty.Terms{First: 30 * time.Second, Most: 5 * time.Minute, Members: 1024}
+}
+
+// lieAbout says to people what a member lied about; piece may be
+// blobcache.ChainPiece, which is none.
+func lieAbout(reason string, d digest.Digest, piece int) string {
+	switch {
+	case piece < 0:
+		return fmt.Sprintf("%s of %s", reason, d)
+	case reason == "piece":
+		return fmt.Sprintf("piece %d of %s", piece, d)
+	}
+	return fmt.Sprintf("%s of piece %d of %s", reason, piece, d)
 }

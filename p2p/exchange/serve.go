@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache/blob"
 	"shoal/p2p/channel"
@@ -139,28 +140,31 @@ func patience(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sendTimeout))
 }
 
-// send writes length bytes of src as the body of the answer. An answer that
-// cannot be finished is broken off.
-func (x *Exchange) send(w http.ResponseWriter, src io.Reader, length int64, id peer.ID) {
+// send writes length bytes of src, which are of the blob d, as the body of the
+// answer. An answer that cannot be finished is broken off.
+func (x *Exchange) send(w http.ResponseWriter, src io.Reader, length int64, d digest.Digest, to peer.ID) {
 	w.Header().Set("Content-Length", strconv.FormatInt(length, 10))
 	w.Header().Set("Content-Type", "application/octet-stream") // nothing to sniff
 	buf := x.uploads.buffers.Get().(*[sendSize]byte)
 	defer x.uploads.buffers.Put(buf)
-	for length > 0 {
-		part := buf[:min(int64(len(buf)), length)]
-		n, err := io.ReadFull(src, part)
+	began, sent := time.Now(), int64(0)
+	defer func() { x.met.meet(to).gave(d, sent, began, time.Now()) }()
+	for length > sent {
+		part := buf[:min(int64(len(buf)), length-sent)]
+		_, err := io.ReadFull(src, part)
 		if err == nil {
 			patience(w)
+			var n int
 			n, err = w.Write(part)
 			x.metrics.served.Add(float64(n))
+			sent += int64(n)
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				x.metrics.refused.WithLabelValues("slow").Inc()
 			}
-			x.log.Debug("answer broken off", "peer", id, "error", err)
+			x.log.Debug("answer broken off", "peer", to, "error", err)
 			panic(http.ErrAbortHandler) // the connection is closed: no clean end
 		}
-		length -= int64(n)
 	}
 }

@@ -25,6 +25,7 @@ type session struct {
 	heard  atomic.Bool   // a frame came since the last look
 	kept   atomic.Bool   // stays open with nothing to follow
 	teller netip.Addr    // of the other end; written before the first frame is read
+	trip   atomic.Int64  // how long the connection took to open, a time.Duration
 
 	mu     sync.Mutex
 	over   bool // nothing can be added
@@ -99,6 +100,7 @@ func (s *session) run(ctx context.Context) error {
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		s.teller = a.AddrPort().Addr()
 	}
+	s.trip.Store(int64(conn.RoundTrip()))
 	s.x.metrics.followed.Inc()
 	defer s.x.metrics.followed.Dec()
 	ctx, cancel := context.WithCancelCause(ctx)

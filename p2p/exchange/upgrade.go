@@ -18,7 +18,7 @@ import (
 
 // upgrade opens a connection on which h is followed. The reader is that of the
 // connection.
-func (c *client) upgrade(ctx context.Context, h Holder) (net.Conn, *bufio.Reader, error) {
+func (c *client) upgrade(ctx context.Context, h Holder) (*channel.Conn, *bufio.Reader, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	c.know(h)
@@ -35,7 +35,7 @@ func (c *client) upgrade(ctx context.Context, h Holder) (net.Conn, *bufio.Reader
 	return conn, r, nil
 }
 
-func (c *client) dialQuiet(ctx context.Context, h Holder) (net.Conn, error) {
+func (c *client) dialQuiet(ctx context.Context, h Holder) (*channel.Conn, error) {
 	err := errors.New("no address known")
 	for _, a := range h.Pieces {
 		one, cancel := context.WithTimeout(ctx, dialTimeout)

@@ -46,18 +46,28 @@ func signerOf(k statement.Key) (peer.ID, error) {
 
 // acquaintances are the members that have proved to this one that they are
 // members: the piece channel lets nobody else in. Only they answer for what
-// others pass on.
+// others pass on. Each has an account of what was traded with it.
 type acquaintances struct {
 	self peer.ID
-	met  *lru.Cache[peer.ID, struct{}]
+	met  *lru.Cache[peer.ID, *account]
 }
 
 func newAcquaintances(self peer.ID) (*acquaintances, error) {
-	met, err := lru.New[peer.ID, struct{}](maxMet)
+	met, err := lru.New[peer.ID, *account](maxMet)
 	return &acquaintances{self: self, met: met}, err
 }
 
-func (a *acquaintances) meet(id peer.ID) { a.met.Add(id, struct{}{}) }
+// meet notes that id is a member and returns its account.
+func (a *acquaintances) meet(id peer.ID) *account {
+	if known, ok := a.met.Get(id); ok {
+		return known
+	}
+	fresh := new(account)
+	if known, ok, _ := a.met.PeekOrAdd(id, fresh); ok {
+		return known
+	}
+	return fresh
+}
 
 func (a *acquaintances) know(id peer.ID) bool { return id == a.self || a.met.Contains(id) }
 

@@ -38,6 +38,14 @@ type Box struct {
 type sentence struct {
 	until time.Time
 	term  time.Duration
+	why   string
+}
+
+// Penalty is one that is running, for people to look at.
+type Penalty struct {
+	Member peer.ID
+	Why    string
+	Until  time.Time
 }
 
 // NewBox returns an empty box.
@@ -50,9 +58,25 @@ func (b *Box) Holds(id peer.ID, now time.Time) bool {
 	return now.Before(b.members[id].until)
 }
 
+// Running lists the penalties that are running, in no order.
+func (b *Box) Running(now time.Time) []Penalty {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []Penalty
+	for id, s := range b.members {
+		if now.Before(s.until) {
+			all = append(all, Penalty{Member: id, Why: s.why, Until: s.until})
+		}
+	}
+	return all
+}
+
 // Add begins a penalty and returns how long it lasts: zero if one of id's is
 // running, which then stays as it is. Failures at the same moment count as one.
-func (b *Box) Add(id peer.ID, now time.Time) time.Duration {
+func (b *Box) Add(id peer.ID, now time.Time) time.Duration { return b.AddFor(id, now, "") }
+
+// AddFor is Add for a reason that people may read later (Running).
+func (b *Box) AddFor(id peer.ID, now time.Time, why string) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s, known := b.members[id]
@@ -63,7 +87,7 @@ func (b *Box) Add(id peer.ID, now time.Time) time.Duration {
 		b.makeRoom(now)
 	}
 	s.term = min(b.terms.Most, max(b.terms.First, 2*s.term))
-	s.until = now.Add(s.term)
+	s.until, s.why = now.Add(s.term), why
 	b.members[id] = s
 	return s.term
 }

@@ -2,6 +2,7 @@ package penalty
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -68,5 +69,20 @@ func TestMemoryIsBounded(t *testing.T) {
 	b.Add("late", now)
 	if len(b.members) != 3 || !b.Holds(id(8), now) || !b.Holds("late", now) {
 		t.Errorf("%d members remembered, or not those with a penalty", len(b.members))
+	}
+}
+
+func TestRunning(t *testing.T) {
+	b := NewBox(terms)
+	now := time.Unix(1e9, 0)
+	b.AddFor("x", now, "late")
+	b.Add("y", now.Add(time.Second))
+	b.AddFor("x", now.Add(time.Second), "late again") // it stays as it is
+	got := b.Running(now.Add(terms.First - 1))
+	if len(got) != 2 || !slices.Contains(got, Penalty{"x", "late", now.Add(terms.First)}) {
+		t.Errorf("%+v", got)
+	}
+	if got := b.Running(now.Add(terms.First)); len(got) != 1 || got[0] != (Penalty{"y", "", now.Add(time.Second + terms.First)}) {
+		t.Errorf("%+v", got)
 	}
 }

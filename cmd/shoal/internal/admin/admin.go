@@ -21,12 +21,14 @@ type Options struct {
 	// Status fills in what the node knows of itself; Bytes and the cache's
 	// numbers are added from Gatherer.
 	Status func() Status
+	// Peers lists the members that the node knows.
+	Peers func() []Peer
 	// Unready returns why the node should not be used yet or any more, or "".
 	Unready func() string
 	Logger  *slog.Logger
 }
 
-// Handler serves /healthz, /readyz, /metrics and /api/v1/status.
+// Handler serves /healthz, /readyz, /metrics, /api/v1/status and /api/v1/peers.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -41,6 +43,9 @@ func Handler(o Options) http.Handler {
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /api/v1/status", o.serveStatus)
+	mux.HandleFunc("GET /api/v1/peers", func(w http.ResponseWriter, _ *http.Request) {
+		o.writeJSON(w, Peers{Peers: o.Peers()})
+	})
 	return mux
 }
 
@@ -52,12 +57,16 @@ func (o Options) serveStatus(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "metrics cannot be gathered, see the log", http.StatusInternalServerError)
 		return
 	}
+	o.writeJSON(w, s)
+}
+
+func (o Options) writeJSON(w http.ResponseWriter, answer any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(s); err != nil {
-		o.Logger.Debug("status: client went away", "error", err)
+	if err := enc.Encode(answer); err != nil {
+		o.Logger.Debug("client went away", "error", err)
 	}
 }
 

@@ -23,6 +23,9 @@ func serve(t *testing.T, unready *string, g prometheus.Gatherer) *httptest.Serve
 		Status: func() Status {
 			return Status{ID: "12D3", Joined: true, Peers: 1, Members: []Member{{ID: "12D4"}}, Cache: Cache{Budget: 100}, Fills: []Fill{}}
 		},
+		Peers: func() []Peer {
+			return []Peer{{Member: Member{ID: "12D4", Zone: "attic"}, Connected: true, RoundTrip: 0.5}}
+		},
 		Unready: func() string { return *unready },
 		Logger:  slog.New(slog.DiscardHandler),
 	}))
@@ -134,6 +137,23 @@ func TestStatusTakesBytesFromTheMetrics(t *testing.T) {
 	}
 }
 
+func TestPeers(t *testing.T) {
+	ready := ""
+	srv := serve(t, &ready, registry(t))
+	text, p, err := FetchPeers(t.Context(), strings.TrimPrefix(srv.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Peers{Peers: []Peer{{Member: Member{ID: "12D4", Zone: "attic"}, Connected: true, RoundTrip: 0.5}}}
+	if !reflect.DeepEqual(p, want) {
+		t.Errorf("got  %+v\nwant %+v", p, want)
+	}
+	// What nobody did has no time and no reason.
+	if s := string(text); strings.Contains(s, "last") || strings.Contains(s, "ban") || !strings.Contains(s, `"taken": {`) {
+		t.Errorf("JSON %s", s)
+	}
+}
+
 func TestBrokenMetricsAreAnError(t *testing.T) {
 	ready := ""
 	srv := serve(t, &ready, prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return nil, errors.New("broken") }))
@@ -148,8 +168,14 @@ func TestBrokenMetricsAreAnError(t *testing.T) {
 func TestFetchFromSomethingElse(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }))
 	defer srv.Close()
-	if _, _, err := Fetch(t.Context(), strings.TrimPrefix(srv.URL, "http://")); err == nil || !strings.Contains(err.Error(), "does not answer like a shoal node") {
-		t.Error(err)
+	addr := strings.TrimPrefix(srv.URL, "http://")
+	for name, fetch := range map[string]func() error{
+		"status": func() error { _, _, err := Fetch(t.Context(), addr); return err },
+		"peers":  func() error { _, _, err := FetchPeers(t.Context(), addr); return err },
+	} {
+		if err := fetch(); err == nil || !strings.Contains(err.Error(), "does not answer like a shoal node") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -9,23 +9,33 @@ import (
 	"net/http"
 )
 
-// maxStatusSize bounds what a client takes from whatever listens on the
-// address: 16 MiB hold 50,000 members.
-const maxStatusSize = 16 << 20
+// maxAnswerSize bounds what a client takes from whatever listens on the
+// address: 16 MiB hold 20,000 members.
+const maxAnswerSize = 16 << 20
 
 // Fetch asks the node whose admin endpoint is at addr (HOST:PORT; an
 // unspecified host means this machine) for its status. It returns the JSON as
 // it came, and what it says.
 func Fetch(ctx context.Context, addr string) ([]byte, Status, error) {
-	text, err := get(ctx, "http://"+dialable(addr)+"/api/v1/status")
+	return query(ctx, addr, "status", func(s Status) bool { return s.ID != "" })
+}
+
+// FetchPeers is Fetch for the members that the node knows.
+func FetchPeers(ctx context.Context, addr string) ([]byte, Peers, error) {
+	return query(ctx, addr, "peers", func(p Peers) bool { return p.Peers != nil })
+}
+
+// query asks for /api/v1/NAME.
+func query[T any](ctx context.Context, addr, name string, plausible func(T) bool) ([]byte, T, error) {
+	var answer T
+	text, err := get(ctx, "http://"+dialable(addr)+"/api/v1/"+name)
 	if err != nil {
-		return nil, Status{}, err
+		return nil, answer, err
 	}
-	var s Status
-	if err := json.Unmarshal(text, &s); err != nil || s.ID == "" {
-		return nil, Status{}, fmt.Errorf("%s does not answer like a shoal node", addr)
+	if err := json.Unmarshal(text, &answer); err != nil || !plausible(answer) {
+		return nil, answer, fmt.Errorf("%s does not answer like a shoal node", addr)
 	}
-	return text, s, nil
+	return text, answer, nil
 }
 
 func get(ctx context.Context, url string) ([]byte, error) {
@@ -42,9 +52,9 @@ func get(ctx context.Context, url string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxStatusSize))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerSize))
 	if err != nil {
-		return nil, fmt.Errorf("read status: %w", err)
+		return nil, fmt.Errorf("read answer: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s: %s", url, resp.Status)

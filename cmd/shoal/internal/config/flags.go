@@ -53,7 +53,7 @@ type DataDir struct {
 
 // Admin is the flag of verbs that talk to a node.
 type Admin struct {
-	Admin Words `placeholder:"ADDR" help:"Address of the node's admin endpoint: /healthz, /readyz, /metrics, /api/v1/status. Default: 127.0.0.1:5050."`
+	Admin Words `placeholder:"ADDR" help:"Address of the node's admin endpoint: /healthz, /readyz, /metrics, /api/v1/status, /api/v1/peers. Default: 127.0.0.1:5050."`
 }
 
 // Flags are all settings of a node as flags. Verbs that need fewer fill in the
@@ -124,7 +124,7 @@ func environment(environ []string) (layer, []string) {
 			l[name] = []word{{text: value, where: variable}}
 		case name == "config":
 			l[name] = []word{{text: value, where: variable}}
-		case name == "json" || name == "keep": // flags of single verbs, which kong reads
+		case slices.Contains([]string{"json", "keep", "watch", "limit"}, name): // flags of single verbs, which kong reads
 		case !serviceLink(variable):
 			unknown = append(unknown, variable)
 		}
