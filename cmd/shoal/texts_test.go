@@ -1,0 +1,416 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"shoal/cmd/shoal/internal/config"
+	"shoal/cmd/shoal/internal/runfile"
+	"shoal/p2p/swarmkey"
+	"shoal/proxy/request"
+)
+
+// repository is the top of the tree, seen from here.
+const repository = "../.."
+
+// texts are the files, as patterns, whose commands are run.
+func texts() []string {
+	return []string{
+		"README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md",
+		"cmd/shoal/internal/manual/topics/*.md",
+	}
+}
+
+// TestTexts runs the commands that the texts show, in their order, each text in
+// a machine of its own: a folder for /etc and /var, and addresses on loopback
+// instead of the default ports. What cannot be run here is checked as far as
+// the rule says. A command or a block that no rule covers fails the test: add
+// one to commandRules or blockRules.
+func TestTexts(t *testing.T) {
+	for _, pattern := range texts() {
+		paths, err := filepath.Glob(filepath.Join(repository, pattern))
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("%s: no such text (%v)", pattern, err)
+		}
+		for _, path := range paths {
+			t.Run(filepath.Base(filepath.Dir(path))+"/"+filepath.Base(path), func(t *testing.T) {
+				text, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				m := newScratch(t)
+				for _, s := range snippets(string(text)) {
+					m.try(t, s)
+				}
+				m.checkKeys(t)
+			})
+		}
+	}
+}
+
+// snippet is something in a text that is meant to be typed or copied.
+type snippet struct {
+	text  string
+	block bool // set off from the text, and not within a sentence
+}
+
+// inline is code within a sentence that is a command and no name.
+var inline = regexp.MustCompile(`^(\.ci/\S+|(shoal|make|go run|docker|curl|systemctl|apt-get) .*)$`)
+
+// snippets returns the blocks of a Markdown text, indented or fenced, and the
+// commands in its sentences.
+func snippets(text string) []snippet {
+	var all []snippet
+	for _, part := range regexp.MustCompile("(?s)```.*?\n(.*?)```").Split(text, -1) {
+		for paragraph := range strings.SplitSeq(part, "\n\n") {
+			paragraph = strings.Trim(paragraph, "\n")
+			if strings.HasPrefix(paragraph, "    ") {
+				all = append(all, snippet{strings.ReplaceAll(strings.TrimPrefix(paragraph, "    "), "\n    ", "\n"), true})
+				continue
+			}
+			for _, code := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(paragraph, -1) {
+				if command := strings.Join(strings.Fields(code[1]), " "); inline.MatchString(command) {
+					all = append(all, snippet{command, false})
+				}
+			}
+		}
+	}
+	for _, fenced := range regexp.MustCompile("(?s)```.*?\n(.*?)```").FindAllStringSubmatch(text, -1) {
+		all = append(all, snippet{strings.TrimRight(fenced[1], "\n"), true})
+	}
+	return all
+}
+
+// scratch is the machine that the commands of one text find.
+type scratch struct {
+	dir   string
+	env   []string
+	nodes []runfile.Listening
+}
+
+type rule struct {
+	pattern string
+	check   func(m *scratch, t *testing.T, text string)
+}
+
+// blockRules are for blocks that are no commands.
+func blockRules() []rule {
+	return []rule{
+		{`^  dockerd / containerd / podman +other machines`, func(*scratch, *testing.T, string) {}}, // a drawing
+		{`^\{`, func(_ *scratch, t *testing.T, text string) { checkDaemonJSON(t, []byte(text)) }},
+		{`^[a-z-]+:( |\n)`, (*scratch).configFile},
+		// What containerd and podman make of these is seen end to end
+		// (e2e.TestDocumentedSettings): here only that they exist.
+		{`^\[host\."http://127\.0\.0\.1:5000"\]\n`, func(*scratch, *testing.T, string) {}},
+		{`^\[\[registry\]\]\n`, func(*scratch, *testing.T, string) {}},
+		{`^version = 2\n\[plugins\."io\.containerd\.grpc\.v1\.cri"\.registry\]\n`, func(*scratch, *testing.T, string) {}},
+	}
+}
+
+// commandRules are for commands; the first that matches counts.
+func commandRules() []rule {
+	return []rule{
+		{`^shoal serve( |$)`, (*scratch).serve},
+		{`^shoal demo`, (*scratch).parses}, // is run by testdata/script/demo.txtar
+		{`^(shoal|chmod|echo|curl) `, (*scratch).shell},
+		{`^make( |$)`, (*scratch).make},
+		{`^(cd /.* && )?go run \./`, (*scratch).goRun},
+		{`^\.ci/`, (*scratch).executable},
+		{`^docker pull `, (*scratch).reference},
+		// Need systemd, a dockerd, and the network.
+		{`^systemctl reload docker$`, func(*scratch, *testing.T, string) {}},
+		{`^docker info( --format '\{\{\.RegistryConfig\.Mirrors\}\}')?$`, func(*scratch, *testing.T, string) {}},
+		{`^apt-get install [a-z0-9 -]+$`, func(*scratch, *testing.T, string) {}},
+	}
+}
+
+func newScratch(t *testing.T) *scratch {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{"etc/shoal", "etc/docker", "var/lib/shoal"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etc/shoal/swarm.key"), swarmkey.New().Text(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &scratch{dir: dir, env: []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + dir,
+		"SHOAL_MIRROR=127.0.0.1:0", "SHOAL_SWARM=/ip4/127.0.0.1/tcp/0", "SHOAL_PIECES=127.0.0.1:0", "SHOAL_NO_MDNS=true",
+	}}
+}
+
+// try finds the rule for a snippet, or for each command in it.
+func (m *scratch) try(t *testing.T, s snippet) {
+	t.Helper()
+	if s.block {
+		if m.apply(t, blockRules(), s.text) {
+			return
+		}
+	}
+	for line := range strings.SplitSeq(s.text, "\n") {
+		line = regexp.MustCompile(`\s\s+#.*$`).ReplaceAllString(line, "")
+		for command := range strings.SplitSeq(line, " && ") {
+			if command = strings.TrimSpace(command); !m.apply(t, commandRules(), command) {
+				t.Errorf("no rule says how to check %q", command)
+			}
+		}
+	}
+}
+
+func (m *scratch) apply(t *testing.T, rules []rule, text string) bool {
+	t.Helper()
+	for _, r := range rules {
+		if regexp.MustCompile(r.pattern).MatchString(text) {
+			r.check(m, t, text)
+			return true
+		}
+	}
+	return false
+}
+
+// here puts what exists on this scratch machine in the place of what stands in
+// the texts.
+func (m *scratch) here(text string) string {
+	text = strings.NewReplacer("/etc/", m.dir+"/etc/", "/var/lib/shoal", m.dir+"/var/lib/shoal", " TOPIC", " zones").Replace(text)
+	if len(m.nodes) > 0 {
+		first := m.nodes[0]
+		text = strings.NewReplacer("/ip4/10.0.0.1/tcp/4001/p2p/ID", first.Addrs[0],
+			"curl -i http://127.0.0.1:5000/", "curl -f -i http://"+first.Mirror+"/", "http://127.0.0.1:5050/", "http://"+first.Admin+"/").Replace(text)
+	}
+	return text
+}
+
+// command returns line as a shell's child.
+func (m *scratch) command(t *testing.T, line string, env ...string) *exec.Cmd {
+	t.Helper()
+	// Not with the test's context: nodes are stopped by its clean-up.
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, "sh", "-c", m.here(line))
+	cmd.Dir, cmd.Env = m.dir, append(m.env[:len(m.env):len(m.env)], env...)
+	return cmd
+}
+
+// shell runs a command beside a node, and wants it to succeed.
+func (m *scratch) shell(t *testing.T, line string) {
+	t.Helper()
+	asksNode := strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "shoal status") || strings.HasPrefix(line, "shoal peers")
+	if asksNode && len(m.nodes) == 0 {
+		m.serve(t, "shoal serve")
+	}
+	env := []string{"SHOAL_DATA_DIR=" + m.dir + "/own"}
+	if len(m.nodes) > 0 {
+		env = append(env, "SHOAL_ADMIN="+m.nodes[0].Admin)
+	}
+	if out, err := m.command(t, line, env...).CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", line, err, out)
+	}
+	if _, file, ok := strings.Cut(line, "> /etc/docker/"); ok {
+		text, err := os.ReadFile(filepath.Join(m.dir, "etc/docker", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkDaemonJSON(t, text)
+	}
+}
+
+// serve starts a node, which must become ready, and runs until the end of the
+// test. The first one is the one that later commands ask.
+func (m *scratch) serve(t *testing.T, line string) {
+	t.Helper()
+	if strings.HasSuffix(line, " --help") {
+		m.parses(t, line)
+		return
+	}
+	data := fmt.Sprintf("%s/node%d", m.dir, len(m.nodes))
+	cmd := m.command(t, "exec "+strings.TrimSuffix(line, " &"), "SHOAL_DATA_DIR="+data, "SHOAL_ADMIN=127.0.0.1:0")
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v\n%s", line, err, &log)
+		}
+	})
+	var l runfile.Listening
+	until(t, line+" is ready", func() bool {
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("%s: ended: %v", line, err)
+		default:
+		}
+		var err error
+		if l, err = runfile.Read(data); err != nil {
+			return false
+		}
+		code, _, err := get("http://" + l.Admin + "/readyz")
+		return err == nil && code == http.StatusOK
+	})
+	m.nodes = append(m.nodes, l)
+}
+
+// parses checks the words of a command without running it.
+func (m *scratch) parses(t *testing.T, line string) {
+	t.Helper()
+	if out, err := m.command(t, strings.TrimSuffix(line, " --help")+" --help").CombinedOutput(); err != nil || !bytes.Contains(out, []byte("Usage: shoal ")) {
+		t.Errorf("%s: %v\n%s", line, err, out)
+	}
+}
+
+// configFile loads a YAML file, and leaves it where "shoal serve --config"
+// looks for it.
+func (m *scratch) configFile(t *testing.T, text string) {
+	t.Helper()
+	path := filepath.Join(m.dir, "etc/shoal/shoal.yaml")
+	if err := os.WriteFile(path, []byte(m.here(text)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Load(config.Flags{Common: config.Common{Config: config.Words{path}}}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// make checks that a target exists, and the commands that it comes to.
+func (m *scratch) make(t *testing.T, line string) {
+	t.Helper()
+	cmd := m.command(t, "make -n "+strings.TrimPrefix(line, "make"))
+	cmd.Dir = repository
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%s: %v\n%s", line, err, out)
+	}
+	for step := range strings.SplitSeq(string(out), "\n") {
+		if strings.HasPrefix(step, "go run ./") {
+			m.goRun(t, step)
+		}
+	}
+}
+
+// goRun builds a program of the tree and checks the words after it: each flag
+// exists, as -h comes last and is only reached if it does, and so does each
+// file of the tree.
+func (m *scratch) goRun(t *testing.T, line string) {
+	t.Helper()
+	pkg, args, _ := strings.Cut(strings.TrimPrefix(line, "go run "), " ")
+	bin := filepath.Join(m.dir, filepath.Base(pkg))
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, pkg)
+	build.Dir = repository
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+	cmd := m.command(t, bin+" "+args+" -h")
+	cmd.Dir = repository
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != 2) || !bytes.Contains(out, []byte("Usage")) ||
+		bytes.Contains(out, []byte("not defined")) || bytes.Contains(out, []byte("invalid value")) {
+		t.Errorf("%s: %v\n%s", line, err, out)
+	}
+	for _, word := range strings.Fields(args) {
+		if _, err := os.Stat(filepath.Join(repository, word)); err != nil && strings.HasPrefix(word, "benchmarks/") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+// executable checks a script of the tree.
+func (m *scratch) executable(t *testing.T, line string) {
+	t.Helper()
+	if info, err := os.Stat(filepath.Join(repository, line)); err != nil || info.Mode()&0o100 == 0 {
+		t.Errorf("%s: no script that can be run (%v)", line, err)
+	}
+}
+
+// reference checks what "docker pull" makes of an image that is named by way of
+// the mirror, and what the mirror makes of that.
+func (m *scratch) reference(t *testing.T, line string) {
+	t.Helper()
+	name, byMirror := strings.CutPrefix(strings.TrimPrefix(line, "docker pull "), "localhost:5000/")
+	if !byMirror {
+		if !regexp.MustCompile(`^[a-z0-9/]+(:[a-z0-9.]+)?$`).MatchString(name) {
+			t.Errorf("%s: no image of Docker Hub", line)
+		}
+		return
+	}
+	repo, tag, _ := strings.Cut(name, ":")
+	r, err := request.Parse(&url.URL{Path: "/v2/" + repo + "/manifests/" + tag})
+	if err != nil || !strings.HasPrefix(repo, r.Registry+"/") {
+		t.Errorf("%s: %+v %v", line, r, err)
+	}
+}
+
+// checkDaemonJSON reads what is written into dockerd's file.
+func checkDaemonJSON(t *testing.T, text []byte) {
+	t.Helper()
+	var file struct {
+		Mirrors []string `json:"registry-mirrors"`
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&file); err != nil || len(file.Mirrors) != 1 || file.Mirrors[0] != "http://"+defaultMirror(t) {
+		t.Errorf("daemon.json: %v %q", err, file.Mirrors)
+	}
+}
+
+func defaultMirror(t *testing.T) string {
+	t.Helper()
+	cfg, err := config.Load(config.Flags{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg.Mirror
+}
+
+// checkKeys reads the swarm keys that the commands made.
+func (m *scratch) checkKeys(t *testing.T) {
+	t.Helper()
+	err := filepath.WalkDir(m.dir, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Base(path) == "swarm.key" {
+			_, err = swarmkey.Load(path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// What no rule covers is noticed, wherever it stands.
+func TestSnippets(t *testing.T) {
+	const text = "Say `shoal id` and `make\nlint`; `--flag` and `shoal` are names.\n\n    curl x  # why\n    new-tool && shoal id\n\n```\nfenced\n```\n"
+	var got []string
+	for _, s := range snippets(text) {
+		got = append(got, fmt.Sprintf("%v %q", s.block, s.text))
+	}
+	want := `false "shoal id", false "make lint", true "curl x  # why\nnew-tool && shoal id", true "fenced"`
+	if s := strings.Join(got, ", "); s != want {
+		t.Errorf("got %s, want %s", s, want)
+	}
+	m := &scratch{}
+	for _, unknown := range []string{"new-tool", "docker frobnicate", "systemctl stop docker"} {
+		if m.apply(t, commandRules(), unknown) {
+			t.Errorf("%q has a rule", unknown)
+		}
+	}
+}
+
