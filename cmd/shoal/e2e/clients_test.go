@@ -20,14 +20,7 @@ func TestOtherClients(t *testing.T) {
 	ctx, l := scenario(t)
 	img := l.push(ctx, t, 8, 12, 5)
 	nodes := l.swarm(ctx, t, 2)
-	settings := filepath.Join(l.dir, "registries.conf")
-	check(t, os.WriteFile(settings, []byte(`[[registry]]
-prefix = "docker.io"
-location = "docker.io"
-[[registry.mirror]]
-location = "127.0.0.1:5000"
-insecure = true
-`), 0o644))
+	settings := documented(t, "[[registry]]\n", filepath.Join(l.dir, "registries.conf"))
 
 	t.Run("skopeo", func(t *testing.T) {
 		logVersion(ctx, t, nodes[0].Host, "skopeo")
@@ -66,6 +59,52 @@ insecure = true
 		}
 		assertOnlyHeads(t, l.origin.Accesses().Since(before), img)
 	})
+}
+
+// TestDocumentedSettings: containerd finds the mirror by the hosts.toml of the
+// manual, and looks for it where the manual's config.toml says. (What podman
+// and skopeo make of the manual, TestOtherClients sees.)
+func TestDocumentedSettings(t *testing.T) {
+	ctx, l := scenario(t)
+	img := l.push(ctx, t, 9, 3)
+	node := l.swarm(ctx, t, 1)[0]
+	host := node.Host
+	certs := filepath.Join(l.dir, "certs.d")
+	check(t, os.MkdirAll(filepath.Join(certs, "_default"), 0o755))
+	documented(t, "[host.", filepath.Join(certs, "_default", "hosts.toml"))
+
+	logVersion(ctx, t, host, "containerd")
+	before := l.origin.Accesses()
+	must(host.Run(ctx, testhost.Command{
+		Path: must(testhost.Program("ctr"))(t),
+		Args: []string{"--address", l.machines[0].docker.Containerd(), "content", "fetch", "--hosts-dir", certs, "docker.io/" + img.Ref()},
+	}))(t)
+	seen := l.origin.Accesses().Since(before)
+	assertOnce(t, seen, img)
+	assertNoHub(t, seen)
+	awaitWhole(ctx, t, node, img)
+
+	config := documented(t, "version = 2\n", filepath.Join(l.dir, "config.toml"))
+	dump := must(host.Run(ctx, testhost.Command{
+		Path: must(testhost.Program("containerd"))(t), Args: []string{"--config", config, "config", "dump"},
+	}))(t)
+	if !strings.Contains(dump, `config_path = "/etc/containerd/certs.d"`) || strings.Count(dump, ".registry]") != 1 {
+		t.Errorf("containerd reads another configuration:\n%s", dump)
+	}
+}
+
+// documented writes that block of the manual's text on runtimes which begins so
+// to a file, and returns its name.
+func documented(t *testing.T, begin, file string) string {
+	t.Helper()
+	text := must(os.ReadFile("../internal/manual/topics/runtimes.md"))(t)
+	_, rest, found := strings.Cut(string(text), "\n\n    "+begin)
+	if !found {
+		t.Fatalf("the manual has no block that begins with %q", begin)
+	}
+	block, _, _ := strings.Cut(begin+rest, "\n\n")
+	check(t, os.WriteFile(file, []byte(strings.ReplaceAll(block, "\n    ", "\n")+"\n"), 0o644))
+	return file
 }
 
 // logVersion names the client that the test is about, for the summary of all

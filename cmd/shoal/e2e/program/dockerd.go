@@ -101,5 +101,10 @@ func (d *Dockerd) Docker(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
+// Containerd returns the socket of the daemon's containerd.
+func (d *Dockerd) Containerd() string {
+	return filepath.Join(d.Host.Dir, "dockerd", "exec", "containerd", "containerd.sock")
+}
+
 // Stop ends the daemon and what it started.
 func (d *Dockerd) Stop() error { return d.Process.Stop(15 * time.Second) }
