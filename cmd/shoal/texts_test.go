@@ -46,7 +46,7 @@ func TestTexts(t *testing.T) {
 			t.Fatalf("%s: no such text (%v)", pattern, err)
 		}
 		for _, path := range paths {
-			t.Run(filepath.Base(filepath.Dir(path))+"/"+filepath.Base(path), func(t *testing.T) {
+			t.Run(strings.TrimPrefix(path, repository+"/"), func(t *testing.T) {
 				text, err := os.ReadFile(path)
 				if err != nil {
 					t.Fatal(err)
