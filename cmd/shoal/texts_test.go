@@ -103,37 +103,39 @@ type scratch struct {
 
 type rule struct {
 	pattern string
-	check   func(m *scratch, t *testing.T, text string)
+	check   func(t *testing.T, text string)
 }
 
 // blockRules are for blocks that are no commands.
-func blockRules() []rule {
+func (m *scratch) blockRules() []rule {
+	nothing := func(*testing.T, string) {}
 	return []rule{
-		{`^  dockerd / containerd / podman +other machines`, func(*scratch, *testing.T, string) {}}, // a drawing
-		{`^\{`, func(_ *scratch, t *testing.T, text string) { checkDaemonJSON(t, []byte(text)) }},
-		{`^[a-z-]+:( |\n)`, (*scratch).configFile},
+		{`^  dockerd / containerd / podman +other machines`, nothing}, // a drawing
+		{`^\{`, checkDaemonJSON},
+		{`^[a-z-]+:( |\n)`, m.configFile},
 		// What containerd and podman make of these is seen end to end
 		// (e2e.TestDocumentedSettings): here only that they exist.
-		{`^\[host\."http://127\.0\.0\.1:5000"\]\n`, func(*scratch, *testing.T, string) {}},
-		{`^\[\[registry\]\]\n`, func(*scratch, *testing.T, string) {}},
-		{`^version = 2\n\[plugins\."io\.containerd\.grpc\.v1\.cri"\.registry\]\n`, func(*scratch, *testing.T, string) {}},
+		{`^\[host\."http://127\.0\.0\.1:5000"\]\n`, nothing},
+		{`^\[\[registry\]\]\n`, nothing},
+		{`^version = 2\n\[plugins\."io\.containerd\.grpc\.v1\.cri"\.registry\]\n`, nothing},
 	}
 }
 
 // commandRules are for commands; the first that matches counts.
-func commandRules() []rule {
+func (m *scratch) commandRules() []rule {
+	nothing := func(*testing.T, string) {}
 	return []rule{
-		{`^shoal serve( |$)`, (*scratch).serve},
-		{`^shoal demo`, (*scratch).parses}, // is run by testdata/script/demo.txtar
-		{`^(shoal|chmod|echo|curl) `, (*scratch).shell},
-		{`^make( |$)`, (*scratch).make},
-		{`^(cd /.* && )?go run \./`, (*scratch).goRun},
-		{`^\.ci/`, (*scratch).executable},
-		{`^docker pull `, (*scratch).reference},
+		{`^shoal serve( |$)`, m.serve},
+		{`^shoal demo`, m.parses}, // is run by testdata/script/demo.txtar
+		{`^(shoal|chmod|echo|curl) `, m.shell},
+		{`^make( |$)`, m.make},
+		{`^(cd /.* && )?go run \./`, m.goRun},
+		{`^\.ci/`, m.executable},
+		{`^docker pull `, m.reference},
 		// Need systemd, a dockerd, and the network.
-		{`^systemctl reload docker$`, func(*scratch, *testing.T, string) {}},
-		{`^docker info( --format '\{\{\.RegistryConfig\.Mirrors\}\}')?$`, func(*scratch, *testing.T, string) {}},
-		{`^apt-get install [a-z0-9 -]+$`, func(*scratch, *testing.T, string) {}},
+		{`^systemctl reload docker$`, nothing},
+		{`^docker info( --format '\{\{\.RegistryConfig\.Mirrors\}\}')?$`, nothing},
+		{`^apt-get install [a-z0-9 -]+$`, nothing},
 	}
 }
 
@@ -158,25 +160,25 @@ func newScratch(t *testing.T) *scratch {
 func (m *scratch) try(t *testing.T, s snippet) {
 	t.Helper()
 	if s.block {
-		if m.apply(t, blockRules(), s.text) {
+		if m.apply(t, m.blockRules(), s.text) {
 			return
 		}
 	}
 	for line := range strings.SplitSeq(s.text, "\n") {
 		line = regexp.MustCompile(`\s\s+#.*$`).ReplaceAllString(line, "")
 		for command := range strings.SplitSeq(line, " && ") {
-			if command = strings.TrimSpace(command); !m.apply(t, commandRules(), command) {
+			if command = strings.TrimSpace(command); !m.apply(t, m.commandRules(), command) {
 				t.Errorf("no rule says how to check %q", command)
 			}
 		}
 	}
 }
 
-func (m *scratch) apply(t *testing.T, rules []rule, text string) bool {
+func (*scratch) apply(t *testing.T, rules []rule, text string) bool {
 	t.Helper()
 	for _, r := range rules {
 		if regexp.MustCompile(r.pattern).MatchString(text) {
-			r.check(m, t, text)
+			r.check(t, text)
 			return true
 		}
 	}
@@ -225,7 +227,7 @@ func (m *scratch) shell(t *testing.T, line string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkDaemonJSON(t, text)
+		checkDaemonJSON(t, string(text))
 	}
 }
 
@@ -360,12 +362,12 @@ func (m *scratch) reference(t *testing.T, line string) {
 }
 
 // checkDaemonJSON reads what is written into dockerd's file.
-func checkDaemonJSON(t *testing.T, text []byte) {
+func checkDaemonJSON(t *testing.T, text string) {
 	t.Helper()
 	var file struct {
 		Mirrors []string `json:"registry-mirrors"`
 	}
-	dec := json.NewDecoder(bytes.NewReader(text))
+	dec := json.NewDecoder(strings.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&file); err != nil || len(file.Mirrors) != 1 || file.Mirrors[0] != "http://"+defaultMirror(t) {
 		t.Errorf("daemon.json: %v %q", err, file.Mirrors)
@@ -408,12 +410,11 @@ func TestSnippets(t *testing.T) {
 	}
 	m := &scratch{}
 	for _, unknown := range []string{"new-tool", "docker frobnicate", "systemctl stop docker"} {
-		if m.apply(t, commandRules(), unknown) {
+		if m.apply(t, m.commandRules(), unknown) {
 			t.Errorf("%q has a rule", unknown)
 		}
 	}
 }
-
 
 // The tests that SECURITY.md names exist.
 func TestTestsOfTheThreatModel(t *testing.T) {
