@@ -136,8 +136,11 @@ func TestManyOwnersBeginWithOneRequestEach(t *testing.T) {
 	const pieces = 256
 	tune := Defaults()
 	for _, c := range []struct{ owners, have, want int }{
-		{2, 0, 2}, {tune.Abreast - 1, 0, 2}, {tune.Abreast, 0, 1},
-		{tune.Abreast, pieces/tune.FirstPart - 2, 1}, {tune.Abreast, pieces / tune.FirstPart, 2},
+		{2, 0, 2},
+		{tune.Abreast - 1, 0, 2},
+		{tune.Abreast, 0, 1},
+		{tune.Abreast, pieces/tune.FirstPart - 2, 1},
+		{tune.Abreast, pieces / tune.FirstPart, 2},
 	} {
 		here := bitset.New(pieces)
 		for i := range c.have {
