@@ -33,25 +33,6 @@ func realDisk() disk {
 	}
 }
 
-func syncData(f *os.File) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var errSync error
-	err = conn.Control(func(fd uintptr) {
-		for {
-			if errSync = unix.Fdatasync(int(fd)); !errors.Is(errSync, unix.EINTR) {
-				return
-			}
-		}
-	})
-	if err = errors.Join(err, errSync); err != nil {
-		return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
-	}
-	return nil
-}
-
 func syncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -65,7 +46,7 @@ func freeBytes(path string) (int64, error) {
 	if err := unix.Statfs(path, &st); err != nil {
 		return 0, fmt.Errorf("statfs %s: %w", path, err)
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // is an uint32 on macOS
 }
 
 // noSpace tells whether err means that the disk has no room.

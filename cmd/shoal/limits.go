@@ -36,7 +36,7 @@ func defaultCacheSize(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return 0, fmt.Errorf("size of the disk of %s: %w", dir, err)
 	}
-	return min(maxDefaultCache, int64(disk.Blocks)*disk.Bsize/diskShare), nil
+	return min(maxDefaultCache, int64(disk.Blocks)*int64(disk.Bsize)/diskShare), nil //nolint:unconvert // is an uint32 on macOS
 }
 
 // readableByOthers reports whether everybody on the machine may read the secret file.

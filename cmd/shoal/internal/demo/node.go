@@ -70,10 +70,8 @@ func startNode(ctx context.Context, o nodeOptions) (*node, error) {
 	n := &node{nodeOptions: o, cmd: cmd, stopping: make(chan struct{}), ended: make(chan struct{})}
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	n.cmd.Env = plainEnvironment(os.Environ())
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true,            // Ctrl-C is for the demo, which stops its nodes in order
-		Pdeathsig: syscall.SIGKILL, // nothing stays if the demo itself is killed
-	}
+	n.cmd.SysProcAttr = attributes()
+	n.cmd.SysProcAttr.Setpgid = true // Ctrl-C is for the demo, which stops its nodes in order
 	started := make(chan error)
 	go n.run(log, started)
 	if err := <-started; err != nil {
