@@ -91,7 +91,8 @@ func PrintVoucher(v statement.Voucher) string {
 // ParseVoucher is the inverse of PrintVoucher. Anything else is ErrMalformed.
 // The signature is not checked.
 func ParseVoucher(s string) (statement.Voucher, error) {
-	if base64.RawURLEncoding.DecodedLen(len(s)) != statement.Size {
+	// Exactly so long: the decoder skips line breaks.
+	if len(s) != base64.RawURLEncoding.EncodedLen(statement.Size) {
 		return statement.Voucher{}, fmt.Errorf("%w: a voucher of %d characters", ErrMalformed, len(s))
 	}
 	b, err := base64.RawURLEncoding.DecodeString(s)
