@@ -6,10 +6,10 @@ GO ?= go
 TOOL := $(GO) tool -modfile=.tools/go.mod
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test lint fmt fuzz lab
+.PHONY: help build demo test lint fmt fuzz fuzz-short corpus release release-test vuln lab
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/shoal
 	CGO_ENABLED=0 $(GO) build -buildvcs=auto -trimpath -o bin/shoal ./cmd/shoal
@@ -32,6 +32,23 @@ fmt: ## format as the linters want it
 
 fuzz: ## run every fuzz target for a time each (FUZZTIME=1m)
 	.ci/fuzz $(FUZZTIME)
+
+fuzz-short: ## run every fuzz target for a second each, from what was kept
+	.ci/fuzz short
+
+corpus: ## keep what "make fuzz" has found and testdata does not reach yet
+	.ci/corpus
+
+release: ## build dist/: archives, checksums, bills of materials, for PLATFORMS="linux/amd64 ..." or all
+	.ci/release $(PLATFORMS)
+
+release-test: ## build a release twice and compare; build for darwin/arm64, or PLATFORMS, too
+	PLATFORMS="$(PLATFORMS)" $(GO) -C .tools test -count=1 ./release
+
+# It needs the internet, so no other target may depend on it. 3 is its word for "found some".
+vuln: ## look for known vulnerabilities in what shoal calls
+	@$(TOOL) govulncheck ./... || { code=$$?; [ $$code = 3 ] || \
+	  echo "vuln: nothing was looked up: govulncheck asks the Go vulnerability database, which needs the internet" >&2; exit $$code; }
 
 lab: ## measure crowds of real nodes, as root (ARGS="-only six-one-blob -runs 1" measures less)
 	$(GO) run ./benchmarks/lab $(ARGS)
