@@ -1,6 +1,8 @@
 package blobcache
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"testing"
 
@@ -9,17 +11,31 @@ import (
 	"shoal/blobcache/blob"
 )
 
+// FuzzDecodeBitmap: what is read fits the blob and survives being written.
 func FuzzDecodeBitmap(f *testing.F) {
 	for _, n := range []uint{1, 63, 64, 65, 200} {
 		size := int64(n) * mib
-		f.Add(encodeBitmap(size, progress{have: bitset.New(n).Set(0).Set(n - 1), flowed: 1}), size)
+		good := encodeBitmap(size, progress{have: bitset.New(n).Set(0).Set(n - 1), flowed: 1})
+		f.Add(good, size)
+		rotten := bytes.Clone(good)
+		rotten[bitmapHeader] ^= 2
+		f.Add(rotten, size)
 	}
 	f.Add([]byte(bitmapMagic), int64(0))
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
 		if size < 0 || size > blob.MaxSize {
 			return
 		}
-		p, err := decodeBitmap(b, size)
+		// With a checksum that is right, or nothing behind it would be reached.
+		sealed := b
+		if body := len(b) - sha256.Size; body >= 0 {
+			sum := sha256.Sum256(b[:body])
+			sealed = append(bytes.Clone(b[:body]), sum[:]...)
+		}
+		if _, err := decodeBitmap(b, size); err == nil && !bytes.Equal(b, sealed) {
+			t.Errorf("%x passes with a wrong checksum", b)
+		}
+		p, err := decodeBitmap(sealed, size)
 		if err != nil {
 			if !errors.Is(err, errBitmap) {
 				t.Errorf("error %v", err)

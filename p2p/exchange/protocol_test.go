@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bufio"
 	"bytes"
 	"io"
 	"net/http"
@@ -158,5 +159,34 @@ func FuzzProtocol(f *testing.F) {
 			defer node.followers.mu.Unlock()
 			return node.followers.total == 0 && len(node.followers.blobs) == 0
 		})
+	})
+}
+
+// FuzzReadFrame: a stream of frames is read as it was sent, up to the first one
+// that is not allowed, and never costs more memory than came.
+func FuzzReadFrame(f *testing.F) {
+	f.Add(wire.AppendFrame(wire.AppendFrame(nil, wire.FrameBeat, 0, nil), wire.FrameSelf, 0, []byte("[{}]")), int64(1<<10))
+	f.Add(wire.AppendFrame(nil, wire.FrameInfo, 7, wire.Info{Size: 10, Whole: true}.Marshal()), int64(1<<20))
+	f.Add(wire.AppendFrame(nil, wire.FrameInfo, 7, wire.Info{Size: 10, Whole: true}.Marshal()), int64(10))
+	f.Add([]byte{0, 0x10, 0, 0, byte(wire.FrameInfo), 0, 0, 0, 1, 9}, int64(wire.MaxInfo)) // says more than it sends
+	f.Add([]byte{0, 0, 0, 1, byte(wire.FrameLeave), 0, 0, 0, 1, 9}, int64(1<<10))
+	f.Fuzz(func(t *testing.T, b []byte, most int64) {
+		r := bufio.NewReader(bytes.NewReader(b))
+		for read := 0; ; {
+			head, body, err := readFrame(r, most)
+			if most := len(b) - read + 64<<10 + 512; cap(body) > 2*most {
+				t.Errorf("%d bytes for %d that came", cap(body), len(b)-read)
+			}
+			if err != nil {
+				return
+			}
+			if int64(len(body)) > most || len(body) != int(head.Length) {
+				t.Errorf("%d bytes for %+v, at most %d", len(body), head, most)
+			}
+			if sent := wire.AppendFrame(nil, head.Type, head.ID, body); !bytes.HasPrefix(b[read:], sent) {
+				t.Errorf("%x was read as %x", b[read:], sent)
+			}
+			read += wire.FrameHeadSize + len(body)
+		}
 	})
 }

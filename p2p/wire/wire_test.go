@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -183,8 +184,27 @@ func FuzzParseInfo(f *testing.F) {
 			return
 		}
 		again, err := ParseInfo(i.Marshal())
-		if err != nil || again.Size != i.Size || again.Whole != i.Whole || !i.Whole && !again.Proven.Equal(i.Proven) {
-			t.Errorf("%+v became %+v, %v", i, again, err)
+		if err != nil || fmt.Sprint(said(again)) != fmt.Sprint(said(i)) {
+			t.Errorf("%v became %v, %v", said(i), said(again), err)
+		}
+		if n := int64(len(i.Marshal())); n > InfoLimit(i.Size) || !i.Whole && n > int64(len(b))+infoRoom {
+			t.Errorf("%d bytes print as %d", len(b), n)
+		}
+		if !i.Whole && (!i.Have.IsSuperSet(i.Proven) || i.Have.Len() != uint(blob.PieceCount(i.Size))) {
+			t.Errorf("proven and not there: %v", said(i))
 		}
 	})
+}
+
+// said is an Info with its sets as text: one that is empty and one that is not
+// there say the same.
+func said(i Info) []any {
+	all := []any{i.Size, i.Whole, i.Chain, i.Progress, i.Volunteer, i.Origin}
+	for _, set := range []*bitset.BitSet{i.Have, i.Proven, i.Vouched, i.Claims} {
+		if set == nil {
+			set = &bitset.BitSet{}
+		}
+		all = append(all, set.String())
+	}
+	return all
 }

@@ -107,7 +107,10 @@ func TestParseIsBounded(t *testing.T) {
 	}
 }
 
+// FuzzParse: what is passed on is bounded and could be asked for.
 func FuzzParse(f *testing.F) {
+	f.Add([]byte(fmt.Sprintf(`{"manifests":[{"digest":%q,"size":7,"mediaType":"a/b","platform":{"os":"linux","architecture":"arm64","variant":"v8"}}]}`, d("x"))), "")
+	f.Add([]byte(fmt.Sprintf(`{"config":{"digest":%q,"size":1},"layers":[{"digest":%[1]q,"size":1},{"digest":%q,"size":2,"urls":["http://x"]}]}`, d("x"), d("y"))), "")
 	f.Add([]byte(`{"config":{"digest":"sha256:00","size":1},"layers":[{}]}`), "")
 	f.Add([]byte(`{"manifests":[{"platform":{"os":"linux"}}]}`), "a/b")
 	f.Add([]byte(`null`), "a/b")
@@ -122,10 +125,20 @@ func FuzzParse(f *testing.F) {
 		if !validMediaType(m.MediaType) || len(m.Blobs) > maxBlobs || len(m.Children) > maxBlobs {
 			t.Fatalf("%+v", m)
 		}
+		seen := map[string]bool{}
 		for _, b := range m.Blobs {
-			if _, err := blob.ParseDigest(b.Digest.String()); err != nil || b.Size < 0 || b.Size > blob.MaxSize {
+			if _, err := blob.ParseDigest(b.Digest.String()); err != nil || b.Size < 0 || b.Size > blob.MaxSize || seen[b.Digest.String()] {
 				t.Fatalf("%+v, %v", b, err)
 			}
+			seen[b.Digest.String()] = true
+		}
+		for _, c := range m.Children {
+			if _, err := blob.ParseDigest(c.Digest.String()); err != nil || c.Size < 0 || c.Size > blob.MaxManifestSize || c.MediaType != "" && !validMediaType(c.MediaType) {
+				t.Fatalf("%+v, %v", c, err)
+			}
+		}
+		if len(m.Blobs) > 0 && len(m.Children) > 0 || len(m.Children) > 0 && !IsIndex(m.MediaType) {
+			t.Fatalf("both an image and an index: %+v", m)
 		}
 	})
 }

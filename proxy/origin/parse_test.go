@@ -1,11 +1,15 @@
 package origin
 
 import (
+	"fmt"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"shoal/blobcache/blob"
+	"shoal/proxy/origin/public"
 )
 
 var contentRanges = map[string]struct {
@@ -41,14 +45,27 @@ func TestParseContentRange(t *testing.T) {
 	}
 }
 
+// FuzzParseContentRange: what is read lies inside of the size, and is said in
+// the plain form as well.
 func FuzzParseContentRange(f *testing.F) {
 	for s := range contentRanges {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		rng, size, ok := parseContentRange(s)
-		if ok && (rng.Offset < 0 || rng.Length <= 0 || size >= 0 && rng.Offset+rng.Length > size || size < blob.UnknownSize) {
+		if !ok {
+			return
+		}
+		if rng.Offset < 0 || rng.Length <= 0 || size >= 0 && rng.Offset+rng.Length > size || size < blob.UnknownSize {
 			t.Errorf("%q: %v of %d", s, rng, size)
+		}
+		total := "*"
+		if size != blob.UnknownSize {
+			total = strconv.FormatInt(size, 10)
+		}
+		printed := fmt.Sprintf("bytes %d-%d/%s", rng.Offset, rng.Offset+rng.Length-1, total)
+		if again, n, ok := parseContentRange(printed); !ok || again != rng || n != size {
+			t.Errorf("%q means %s, which means %v of %d, %v", s, printed, again, n, ok)
 		}
 	})
 }
@@ -97,4 +114,48 @@ func TestErrorCode(t *testing.T) {
 			t.Errorf("%.40s: %q, want %q", raw, got, want)
 		}
 	}
+}
+
+// FuzzRefusal: what an upstream says beside its status is bounded and goes
+// into one log line.
+func FuzzRefusal(f *testing.F) {
+	f.Add([]byte(`{"errors":[{"code":"MANIFEST_UNKNOWN"},{"code":"X"}]}`), "120")
+	f.Add([]byte(`{"errors":[]}`), "Fri, 02 Jan 2026 03:04:15 GMT")
+	f.Add([]byte(`{"errors":[{"code":"A\nB"}]}`), "Fri, 02 Jan 2026 03:04:00 GMT")
+	f.Add([]byte(`<html>`), "-1")
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, body []byte, after string) {
+		code := errorCode(body)
+		if len(code) > 64 || len(code) > len(body) || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
+			t.Errorf("code %q", code)
+		}
+		if wait := parseRetryAfter(after, now); wait < 0 {
+			t.Errorf("%q: wait %s", after, wait)
+		}
+	})
+}
+
+// FuzzRedirect: a registry that nobody has listed leads to public names over
+// TLS and nowhere else.
+func FuzzRedirect(f *testing.F) {
+	from, err := url.Parse("https://ghcr.io/v2/a/blobs/x")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range []string{"https://cdn.example/x?y#z", "/here", "//127.0.0.1/x", "http://cdn.example", "https://me:word@cdn.example", "https://[::1]:443/", "https://cdn.example:8443/", "%zz", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, location string) {
+		to, err := redirectTarget(&upstream{base: from, unlisted: true}, request{kind: kindBlob}, from, location)
+		if err != nil {
+			return
+		}
+		if _, err := public.Name(to.Host); err != nil || to.Scheme != "https" || to.User != nil || to.Fragment != "" {
+			t.Errorf("%q leads to %s, %v", location, to, err)
+		}
+		// What is asked for is what was checked.
+		if again, err := url.Parse(to.String()); err != nil || again.Host != to.Host || again.Scheme != to.Scheme {
+			t.Errorf("%q leads to %s, which is %s, %v", location, to, again, err)
+		}
+	})
 }

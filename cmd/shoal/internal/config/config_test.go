@@ -281,8 +281,12 @@ func TestWithoutKeyLoopbackIsAllowed(t *testing.T) {
 	}
 }
 
+// FuzzParseFile: whatever a file says, it is a set of known settings within
+// their limits, or an error of one line that names the place.
 func FuzzParseFile(f *testing.F) {
 	f.Add("zone: a\nregistry:\n  ghcr.io: {upstreams: [http://x]}\n")
+	f.Add("swarm: /ip4/127.0.0.1/tcp/0\njoin: [/dns4/a.example/tcp/1/p2p/" + peer + "]\nno-mdns: yes\n")
+	f.Add("cache-size: 10GiB\nreverify: 90m\nlog-level: debug\nlog-format: json\nswarm-key: k\npieces: a:1\n")
 	f.Add("join:\n- a\n- b\n---\n")
 	f.Add("a: &a [*a]\n? [x]\n: y\n<<: {zone: 1}\n")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -293,10 +297,21 @@ func FuzzParseFile(f *testing.F) {
 			}
 			return
 		}
-		for name := range words {
-			if _, ok := find(name); !ok {
-				t.Errorf("accepted %q", name)
+		var c Config
+		for name, list := range words {
+			s, ok := find(name)
+			if !ok {
+				t.Fatalf("accepted %q", name)
 			}
+			if err := s.set(&c, list); err != nil {
+				if e, ok := errors.AsType[*Error](err); !ok || !strings.HasPrefix(e.Where, "f:") {
+					t.Errorf("an error that names no place: %v", err)
+				}
+				return
+			}
+		}
+		if c.CacheSize != 0 && (c.CacheSize < minCacheSize || c.CacheSize > maxCacheSize) || c.Reverify != 0 && c.Reverify < minReverify || len(c.Zone) > 64 {
+			t.Errorf("out of bounds: %+v", c)
 		}
 	})
 }
