@@ -231,7 +231,8 @@ func Dialable(addrs []string, teller netip.Addr) []string {
 // local reports whether an address leads back to this machine.
 func local(host string, ip netip.Addr, notIP error) bool {
 	if notIP != nil {
-		return strings.EqualFold(host, "localhost")
+		host = "." + strings.ToLower(strings.TrimSuffix(host, "."))
+		return strings.HasSuffix(host, ".localhost") // and all names below it: RFC 6761, section 6.3
 	}
 	return ip.IsLoopback() || ip.IsUnspecified()
 }

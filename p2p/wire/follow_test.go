@@ -120,14 +120,14 @@ func TestMemberLists(t *testing.T) {
 }
 
 func TestDialable(t *testing.T) {
-	told := []string{"172.17.0.1:7", "127.0.0.1:2375", "192.0.2.9:7", "[::1]:7", "node.example:7", "0.0.0.0:7", "[::ffff:127.0.0.1]:7", "LOCALHOST:7"}
+	told := []string{"172.17.0.1:7", "127.0.0.1:2375", "192.0.2.9:7", "[::1]:7", "node.example:7", "0.0.0.0:7", "[::ffff:127.0.0.1]:7", "LOCALHOST:7", "localhost.:7", "a.localhost:7", "notlocalhost:7"}
 	for teller, want := range map[string]string{
 		// The address that is known to work first; none of this machine.
-		"192.0.2.9":        "[192.0.2.9:7 172.17.0.1:7 node.example:7]",
-		"198.51.100.1":     "[172.17.0.1:7 192.0.2.9:7 node.example:7]",
-		"::ffff:192.0.2.9": "[192.0.2.9:7 172.17.0.1:7 node.example:7]",
+		"192.0.2.9":        "[192.0.2.9:7 172.17.0.1:7 node.example:7 notlocalhost:7]",
+		"198.51.100.1":     "[172.17.0.1:7 192.0.2.9:7 node.example:7 notlocalhost:7]",
+		"::ffff:192.0.2.9": "[192.0.2.9:7 172.17.0.1:7 node.example:7 notlocalhost:7]",
 		// A member on this machine may name loopback.
-		"127.0.0.1": "[127.0.0.1:2375 [::ffff:127.0.0.1]:7 172.17.0.1:7 192.0.2.9:7 [::1]:7 node.example:7 0.0.0.0:7 LOCALHOST:7]",
+		"127.0.0.1": "[127.0.0.1:2375 [::ffff:127.0.0.1]:7 172.17.0.1:7 192.0.2.9:7 [::1]:7 node.example:7 0.0.0.0:7 LOCALHOST:7 localhost.:7 a.localhost:7 notlocalhost:7]",
 	} {
 		if got := fmt.Sprint(Dialable(told, netip.MustParseAddr(teller))); got != want {
 			t.Errorf("from %s:\n%s, want\n%s", teller, got, want)
