@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -79,6 +80,8 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 1, 128, 1, 1, 255, 1, 2, 100, 0, 3, 9, 0})
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 1, 200, 7, 1, 3, 255, 1, 90, 1})
 	f.Add([]byte{1, 0, 0, 4, 0, 1, 4, 0, 7, 4, 0, 5, 5, 0, 1, 6, 0, 0, 2, 0, 0})
+	f.Add(append([]byte{0, 0, 0}, bytes.Repeat([]byte{1, 128, 1}, 16)...)) // every piece is wrong
+	f.Add(append([]byte{0, 0, 0, 0, 0, 0}, bytes.Repeat([]byte{1, 200, 4}, 16)...))
 	data := content(1, 3*mib+9)
 	reg := newRegistry(f, origintest.Options{}, data)
 	f.Fuzz(func(t *testing.T, script []byte) {
