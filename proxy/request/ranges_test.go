@@ -120,7 +120,8 @@ func FuzzBytes(f *testing.F) {
 		}
 		r, partial, err := Bytes(http.Header{"Range": {header}}, sum, size)
 		if err != nil {
-			if code, _ := reference(header, size); code != http.StatusRequestedRangeNotSatisfiable && size > 0 {
+			nothing := fmt.Sprintf("bytes %d-%d/%d", size, size-1, size) // for bytes=-0, which RFC 9110 calls unsatisfiable
+			if code, told := reference(header, size); code != http.StatusRequestedRangeNotSatisfiable && told != nothing && size > 0 {
 				t.Fatalf("Bytes(%q, %d) = %v; net/http answers %d", header, size, err, code)
 			}
 			return
