@@ -33,7 +33,7 @@ fmt: ## format as the linters want it
 fuzz: ## run every fuzz target for a time each (FUZZTIME=1m)
 	.ci/fuzz $(FUZZTIME)
 
-fuzz-short: ## run every fuzz target for a second each, from what was kept
+fuzz-short: ## run every fuzz target a few times, from what was kept
 	.ci/fuzz short
 
 corpus: ## keep what "make fuzz" has found and testdata does not reach yet
