@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"time"
 
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 	"shoal/cmd/shoal/e2e/testhost"
 )
@@ -43,7 +44,7 @@ func (*aria2) idle() time.Duration               { return time.Second }
 func (*aria2) expect(*scenario.Scenario) float64 { return 1.4 }
 
 func (*aria2) versions(ctx context.Context) map[string]string {
-	return map[string]string{"aria2": firstLine(ctx, "aria2c", "--version")}
+	return map[string]string{"aria2": rig.FirstLine(ctx, "aria2c", "--version")}
 }
 
 func (a *aria2) crew(ctx context.Context, st *stage) (crew, error) {

@@ -7,13 +7,13 @@ import (
 	_ "embed" // of what comes with the lab
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
@@ -94,21 +94,7 @@ func (c commands) versions(ctx context.Context) map[string]string {
 	if len(c.Version) == 0 {
 		return nil
 	}
-	return map[string]string{c.Name: firstLine(ctx, c.Version[0], c.Version[1:]...)}
-}
-
-// firstLine returns the first line that a program prints, or what went wrong.
-func firstLine(ctx context.Context, name string, args ...string) string {
-	path, err := testhost.Program(name)
-	if err != nil {
-		return err.Error()
-	}
-	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
-	if err != nil {
-		return err.Error()
-	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return line
+	return map[string]string{c.Name: rig.FirstLine(ctx, c.Version[0], c.Version[1:]...)}
 }
 
 func (c commands) crew(ctx context.Context, st *stage) (crew, error) {
@@ -191,12 +177,12 @@ func (c *commandCrew) launch(ctx context.Context, h *testhost.Host, t task, vars
 
 func (c *commandCrew) connected(context.Context) error { return nil }
 
-func (c *commandCrew) client(node int) client {
-	return client{dial: c.nodes[node].DialContext, base: c.vars(node, c.nodeDir(node)).Replace(c.adapter.Pull)}
+func (c *commandCrew) client(node int) rig.Client {
+	return rig.Client{Dial: c.nodes[node].DialContext, Base: c.vars(node, c.nodeDir(node)).Replace(c.adapter.Pull)}
 }
 
 func (c *commandCrew) pull(ctx context.Context, node int) error {
-	return c.client(node).pull(ctx, c.image)
+	return pull(ctx, c.client(node), c.image)
 }
 
 func (c *commandCrew) stored(node int, b blobFile) (string, bool) {
@@ -214,7 +200,7 @@ func (c *commandCrew) verify(ctx context.Context, node int) error {
 		return verifyFiles(c, c.image, node)
 	}
 	for _, b := range c.image.blobs {
-		if err := c.client(node).hash(ctx, c.image.path("blobs", b.digest()), b.hex); err != nil {
+		if err := c.client(node).Hash(ctx, c.image.path("blobs", b.digest()), b.hex); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"shoal/benchmarks/lab/report"
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 	"shoal/cmd/shoal/e2e/testhost"
 )
@@ -113,7 +114,7 @@ func (directCrew) stored(int, blobFile) (string, bool) { return "", false }
 func (directCrew) verify(context.Context, int) error   { return nil }
 func (directCrew) process(int) *testhost.Process       { return nil }
 func (c directCrew) pull(ctx context.Context, n int) error {
-	return client{dial: c.nodes[n].DialContext, base: c.upstream}.pull(ctx, c.image)
+	return pull(ctx, rig.Client{Dial: c.nodes[n].DialContext, Base: c.upstream}, c.image)
 }
 
 // verifyFiles looks whether the files that a crew has stored are right.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"shoal/benchmarks/lab/report"
+	"shoal/benchmarks/rig"
 	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
 
@@ -166,7 +167,7 @@ func (p *pulling) round(ctx context.Context) ([]report.Pull, error) {
 	if err := c.connected(ctx); err != nil {
 		return pulls, err
 	}
-	if err := sleep(ctx, shoal{}.idle()); err != nil {
+	if err := rig.Sleep(ctx, shoal{}.idle()); err != nil {
 		return pulls, err
 	}
 	pulls = append(pulls, p.pull(ctx, wayCold, p.mirrored), p.pull(ctx, wayCached, p.mirrored))

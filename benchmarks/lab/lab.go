@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"shoal/benchmarks/lab/report"
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
@@ -109,10 +110,10 @@ func (l *lab) describe(ctx context.Context) error {
 		l.results = &report.Results{Started: time.Now().UTC(), Commit: l.commit, Versions: map[string]string{}}
 	}
 	var err error
-	if l.results.Machine, err = thisMachine(ctx, l.data); err != nil {
+	if l.results.Machine, err = rig.Describe(ctx, l.data); err != nil {
 		return err
 	}
-	l.results.Versions["nginx"] = firstLine(ctx, "nginx", "-v")
+	l.results.Versions["nginx"] = rig.FirstLine(ctx, "nginx", "-v")
 	for _, c := range l.contenders {
 		for name, version := range c.versions(ctx) {
 			l.results.Versions[name] = version
@@ -139,13 +140,13 @@ func (l *lab) playAll(ctx context.Context, s *scenario.Scenario) error {
 	players := l.playersOf(s)
 	used := map[string]time.Duration{}
 	for round := 1; round <= l.runs; round++ {
-		for _, c := range rotated(players, round) {
+		for _, c := range rig.Turns(players, round) {
 			expected := estimate(s, c)
 			last := used[c.name()] / time.Duration(max(1, round-1))
 			if l.has(s.Name, c.name(), round) || round > 1 && used[c.name()]+last > l.budget {
 				continue
 			}
-			if err := calm(ctx); err != nil {
+			if err := rig.Calm(ctx); err != nil {
 				return err
 			}
 			run := l.play(ctx, s, c, round)

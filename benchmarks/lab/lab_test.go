@@ -4,10 +4,7 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"shoal/benchmarks/lab/report"
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 	"shoal/cmd/shoal/e2e/testhost"
 
@@ -116,7 +113,7 @@ func (g *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve serves the image as the origin does.
-func serve(t *testing.T, img *image) (*registry, client) {
+func serve(t *testing.T, img *image) (*registry, rig.Client) {
 	t.Helper()
 	g := &registry{bodies: map[string][]byte{}, two: make(chan struct{})}
 	put := func(path string, b blobFile) {
@@ -139,17 +136,13 @@ func serve(t *testing.T, img *image) (*registry, client) {
 	}
 	server.Start()
 	t.Cleanup(server.Close)
-	return g, clientOf(server.URL)
-}
-
-func clientOf(url string) client {
-	return client{dial: (&net.Dialer{}).DialContext, base: url}
+	return g, rig.Client{Dial: (&net.Dialer{}).DialContext, Base: server.URL}
 }
 
 func TestClientAsksAsDockerdDoes(t *testing.T) {
 	img := makeImage(t, parseScenario(t, ""))
 	g, c := serve(t, img)
-	if err := c.pull(t.Context(), img); err != nil {
+	if err := pull(t.Context(), c, img); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"HEAD " + img.path("manifests", tag), "GET " + img.path("manifests", img.manifest.digest())}
@@ -184,38 +177,9 @@ func TestClientWantsAllOfTheImage(t *testing.T) {
 	for name, body := range map[string][]byte{"shorter": make([]byte, img.blobs[2].size-1), "longer": make([]byte, img.blobs[2].size+1)} {
 		g, c := serve(t, img)
 		g.bodies[img.path("blobs", img.blobs[2].digest())] = body
-		if err := c.pull(t.Context(), img); err == nil {
+		if err := pull(t.Context(), c, img); err == nil {
 			t.Errorf("a blob is %s, and the client is content", name)
 		}
-	}
-}
-
-func TestClientNoticesABrokenBody(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", "100000")
-		_, _ = w.Write(make([]byte, 50000)) // the rest is missing: net/http cuts the connection
-	}))
-	defer server.Close()
-	if _, err := clientOf(server.URL).goodput(t.Context(), "/", 100000); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("error %v, want that of an unexpected end", err)
-	}
-}
-
-func TestClientLeavesWithItsContext(t *testing.T) {
-	asked := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		close(asked)
-		<-r.Context().Done()
-	}))
-	defer server.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go func() {
-		<-asked
-		cancel()
-	}()
-	if _, err := clientOf(server.URL).goodput(ctx, "/", 1); err == nil {
-		t.Error("no error")
 	}
 }
 
@@ -226,10 +190,10 @@ func TestClientHashes(t *testing.T) {
 	g.closed.Do(func() {})
 	b := img.blobs[1]
 	path := img.path("blobs", b.digest())
-	if err := c.hash(t.Context(), path, b.hex); err != nil {
+	if err := c.Hash(t.Context(), path, b.hex); err != nil {
 		t.Error(err)
 	}
-	if err := c.hash(t.Context(), path, img.blobs[2].hex); err == nil {
+	if err := c.Hash(t.Context(), path, img.blobs[2].hex); err == nil {
 		t.Error("another digest is taken for right")
 	}
 }
@@ -256,7 +220,7 @@ func TestOriginsConfiguration(t *testing.T) {
 	img := makeImage(t, parseScenario(t, ""))
 	o := &origin{dir: "/run", host: &testhost.Host{Addr: netip.MustParseAddr("10.77.0.1")}}
 	for _, ignores := range []bool{false, true} {
-		config := o.config(img, ignores)
+		config := o.nginx(img, ignores).Config()
 		if got := strings.Contains(config, "max_ranges 0;"); got != ignores {
 			t.Errorf("ignores Range: %v, want %v", got, ignores)
 		}
@@ -265,27 +229,6 @@ func TestOriginsConfiguration(t *testing.T) {
 				t.Errorf("does not serve %s", b.file)
 			}
 		}
-	}
-}
-
-func TestLoad(t *testing.T) {
-	busy, steal, err := parseStat("cpu  100 20 30 5000 60 7 8 9 0 0\ncpu0 1 2 3\n")
-	if err != nil || busy != 165 || steal != 9 {
-		t.Errorf("busy %d, steal %d, %v; want 165, 9", busy, steal, err)
-	}
-	used, err := parseProcess("42 (a (b) c) S 1 42 42 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 5 6 7")
-	if err != nil || used != 100 {
-		t.Errorf("process used %d, %v; want 100", used, err)
-	}
-	for _, bad := range []string{"", "cpu 1 2", "intr 1 2 3 4 5 6 7 8", "cpu a 2 3 4 5 6 7 8"} {
-		if _, _, err := parseStat(bad); err == nil {
-			t.Errorf("%q is no error", bad)
-		}
-	}
-	now := time.Now()
-	got := loadBetween(usage{at: now, busy: 1000, steal: 10, lab: 100}, usage{at: now.Add(time.Second), busy: 1150, steal: 30, lab: 200}, 2)
-	if want := (report.Load{CPUs: 2, Busy: 0.75, Others: 0.25, Steal: 0.1}); got != want {
-		t.Errorf("load %+v, want %+v", got, want)
 	}
 }
 

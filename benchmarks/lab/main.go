@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"shoal/benchmarks/lab/report"
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 	"shoal/cmd/shoal/e2e/program"
 )
@@ -152,7 +153,7 @@ func (o *options) file() string {
 // plan reads what is to be played, and by whom.
 func (o *options) plan(ctx context.Context) (*plan, error) {
 	p := &plan{named: len(o.contenders) > 0, runs: o.runs, budget: o.budget, disk: o.disk}
-	p.commit = output(ctx, "git", "describe", "--always", "--dirty")
+	p.commit = rig.Output(ctx, "git", "describe", "--always", "--dirty")
 	all, err := scenario.LoadFolder(o.folder)
 	if err != nil {
 		return nil, err

@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
-	"shoal/cmd/shoal/e2e/program"
+	"shoal/benchmarks/rig"
 	"shoal/cmd/shoal/e2e/testhost"
 
 	"golang.org/x/sys/unix"
@@ -46,33 +47,26 @@ const readyTime = 30 * time.Second
 const meterPath = "/meter"
 
 // url returns the origin's address as an upstream.
-func (o *origin) url() string { return fmt.Sprintf("http://%s:%d", o.host.Addr, originPort) }
+func (o *origin) url() string { return "http://" + o.listen().String() }
+
+func (o *origin) listen() netip.AddrPort { return netip.AddrPortFrom(o.host.Addr, originPort) }
 
 // startOrigin starts an origin for the image on h, with its files in dir.
 func startOrigin(ctx context.Context, h *testhost.Host, dir string, img *image, ignoresRange bool) (*origin, error) {
-	path, err := testhost.Program("nginx")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
 	o := &origin{host: h, dir: dir}
-	config := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(config, []byte(o.config(img, ignoresRange)), 0o644); err != nil {
+	p, err := o.nginx(img, ignoresRange).Start(ctx, h)
+	if p == nil {
 		return nil, err
 	}
-	if o.process, err = h.Start("nginx", testhost.Command{Path: path, Args: []string{"-e", "stderr", "-c", config}}); err != nil {
-		return nil, err
-	}
-	return o, program.AwaitOK(ctx, h, o.process, o.url()+"/v2/", readyTime)
+	o.process = p // also of one that does not answer: it is to be ended
+	return o, err
 }
 
 func (o *origin) logFile() string { return filepath.Join(o.dir, "access.log") }
 
-// config returns nginx's configuration. A worker of its own lets nginx end
-// when the last connection has, with everything in the log.
-func (o *origin) config(img *image, ignoresRange bool) string {
+// nginx returns what it is. It ends when the last connection has, with
+// everything in the log.
+func (o *origin) nginx(img *image, ignoresRange bool) rig.Nginx {
 	ranges := ""
 	if ignoresRange {
 		ranges = "max_ranges 0;"
@@ -89,20 +83,11 @@ func (o *origin) config(img *image, ignoresRange bool) string {
 		serve(img.path("blobs", b.digest()), "application/octet-stream", b)
 	}
 	serve(meterPath, "application/octet-stream", img.meter)
-	return fmt.Sprintf(`daemon off; worker_processes 1; user root; pid %[1]s/pid; error_log stderr;
-events { worker_connections 4096; }
-http {
-	log_format lab '%[6]s';
-	access_log %[2]s lab;
-	sendfile on; tcp_nopush on; keepalive_requests 1000000;
-	client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi;
-	uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
-	server {
-		listen %[3]s:%[4]d backlog=1024; %[5]s
-		location = /v2/ { default_type application/json; return 200 '{}'; }
-%[7]s	}
-}
-`, o.dir, o.logFile(), o.host.Addr, originPort, ranges, logFormat, locations.String())
+	return rig.Nginx{
+		Dir: o.dir, Listen: o.listen(), Workers: "1", Ready: "/v2/",
+		HTTP:   fmt.Sprintf("log_format lab '%s'; access_log %s lab; %s", logFormat, o.logFile(), ranges),
+		Server: "\t\tlocation = /v2/ { default_type application/json; return 200 '{}'; }\n" + locations.String(),
+	}
 }
 
 // startCounting makes what was asked for until now no part of the traffic.

@@ -56,16 +56,6 @@ func (p *plan) playersOf(s *scenario.Scenario) []contender {
 	return players
 }
 
-// rotated returns the players in the order of a round: another one begins in
-// each, so that nobody always plays after the same one.
-func rotated(players []contender, round int) []contender {
-	if len(players) == 0 {
-		return nil
-	}
-	first := (round - 1) % len(players)
-	return slices.Concat(players[first:], players[:first])
-}
-
 // needs returns the programs that are run.
 func (p *plan) needs() []string {
 	needs := []string{"nginx", "ip", "tc", "nsenter", "unshare", "mount"}

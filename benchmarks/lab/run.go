@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"shoal/benchmarks/lab/report"
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 	"shoal/cmd/shoal/e2e/testhost"
 
@@ -87,7 +88,7 @@ func (l *lab) playTo(ctx context.Context, result *report.Run, sc *scenario.Scena
 	if err := errors.Join(r.prepare(ctx, c.idle()), ctx.Err()); err != nil {
 		return err
 	}
-	if err := warmMemory(ctx, r.memory()); err != nil {
+	if err := rig.WarmMemory(ctx, r.memory()); err != nil {
 		return err
 	}
 	if err := r.clock(ctx); err != nil {
@@ -142,7 +143,7 @@ func (r *run) prepare(ctx context.Context, idle time.Duration) error {
 	if first == 0 {
 		return nil // nothing runs that could be idle
 	}
-	return sleep(ctx, time.Until(connected.Add(idle)))
+	return rig.Sleep(ctx, time.Until(connected.Add(idle)))
 }
 
 // seed gets the image to the seeded nodes, without limits on any link.
@@ -175,7 +176,7 @@ func (r *run) measureBound(ctx context.Context) error {
 	}
 	last := r.nodes[len(r.nodes)-1]
 	var err error
-	r.result.Goodput, err = client{dial: last.DialContext, base: r.origin.url()}.goodput(ctx, meterPath, r.image.meter.size)
+	r.result.Goodput, err = rig.Client{Dial: last.DialContext, Base: r.origin.url()}.Goodput(ctx, meterPath, r.image.meter.size)
 	if err != nil {
 		return fmt.Errorf("plain download: %w", err)
 	}
@@ -194,7 +195,7 @@ func (r *run) clock(ctx context.Context) error {
 	for i := range r.nodes {
 		before[i] = r.cpu(i)
 	}
-	load, err := startLoad()
+	meter, err := rig.StartMeter()
 	if err != nil {
 		return err
 	}
@@ -224,7 +225,7 @@ func (r *run) clock(ctx context.Context) error {
 	if missed := faults.Wait(); err == nil {
 		err = missed
 	}
-	r.result.Load = load.end()
+	r.result.Load = meter.Load()
 	for i := range r.nodes {
 		if node := &r.result.Nodes[i]; node.Fate != report.Killed {
 			node.CPU = (r.cpu(i) - before[i]).Seconds()
@@ -319,22 +320,7 @@ func (r *run) now() float64 { return time.Since(r.start).Seconds() }
 
 // until waits for a moment on the clock.
 func (r *run) until(ctx context.Context, at time.Duration) error {
-	return sleep(ctx, time.Until(r.start.Add(at)))
-}
-
-// sleep waits for d or for the end of ctx.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return rig.Sleep(ctx, time.Until(r.start.Add(at)))
 }
 
 // finish looks whether the nodes have the right bytes, ends them, and reads the

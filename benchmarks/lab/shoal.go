@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
@@ -68,7 +69,7 @@ func (c *shoalCrew) connected(ctx context.Context) error {
 }
 
 func (c *shoalCrew) pull(ctx context.Context, node int) error {
-	return client{dial: c.nodes[node].DialContext, base: program.MirrorURL}.pull(ctx, c.image)
+	return pull(ctx, rig.Client{Dial: c.nodes[node].DialContext, Base: program.MirrorURL}, c.image)
 }
 
 func (c *shoalCrew) stored(node int, b blobFile) (string, bool) {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"math"
 	"os"
+
+	"shoal/benchmarks/rig"
 )
 
 // Simulated is what the simulator says of scenarios: seconds until the last
@@ -44,7 +46,7 @@ func (r *Results) Compare(w io.Writer, simulated Simulated) error {
 		return err
 	}
 	for _, s := range r.Summaries() {
-		sim := SpreadOf(simulated[s.Scenario])
+		sim := rig.SpreadOf(simulated[s.Scenario])
 		if s.Contender != Shoal || s.Seconds.Count == 0 || sim.Count == 0 {
 			continue
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"shoal/benchmarks/rig"
 )
 
 // Markdown writes the results for people.
@@ -121,6 +123,6 @@ func (r *Results) pullTable(b *strings.Builder) {
 			first, last = append(first, slices.Min(p.Seconds)), append(last, slices.Max(p.Seconds))
 			copies, bytes = append(copies, p.Copies), p.Bytes
 		}
-		fmt.Fprintf(b, "| %s | %d | %.0f | %v | %v | %v |\n", way, len(first), float64(bytes)/1e6, SpreadOf(first), SpreadOf(last), SpreadOf(copies))
+		fmt.Fprintf(b, "| %s | %d | %.0f | %v | %v | %v |\n", way, len(first), float64(bytes)/1e6, rig.SpreadOf(first), rig.SpreadOf(last), rig.SpreadOf(copies))
 	}
 }

@@ -13,36 +13,21 @@ import (
 	"os"
 	"time"
 
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 )
 
 // Results are all runs of the lab in one file.
 type Results struct {
-	Started time.Time `json:"started"`
-	Commit  string    `json:"commit"` // of the tree that was measured
-	Machine Machine   `json:"machine"`
+	Started time.Time   `json:"started"`
+	Commit  string      `json:"commit"` // of the tree that was measured
+	Machine rig.Machine `json:"machine"`
 	// Versions of all programs that took part, by name.
 	Versions map[string]string `json:"versions"`
 	// Scenarios are those of the runs, as they were read, in their order.
 	Scenarios []*scenario.Scenario `json:"scenarios"`
 	Runs      []Run                `json:"runs"`
 	Pulls     []Pull               `json:"pulls,omitempty"`
-}
-
-// Machine is the computer on which everything ran.
-type Machine struct {
-	CPUs   int     `json:"cpus"`
-	Model  string  `json:"model"`
-	Memory int64   `json:"memory_bytes"`
-	Kernel string  `json:"kernel"`
-	Go     string  `json:"go"`
-	Load   float64 `json:"load"` // average of the minute before the first run
-	// Data is where nodes and origin keep their data: tmpfs, or a file system's
-	// type.
-	Data string `json:"data"`
-	// WriteCPU is the processor seconds per gigabyte that any program pays for
-	// writing new files there.
-	WriteCPU float64 `json:"write_cpu"`
 }
 
 // Run is one image's way to all nodes of a scenario, by one contender. All
@@ -55,12 +40,12 @@ type Run struct {
 	Seconds   float64   `json:"seconds"` // all of it, with setting up and cleaning up
 	Error     string    `json:"error,omitempty"`
 
-	Bytes       int64   `json:"bytes"`         // of the image
-	Goodput     float64 `json:"goodput"`       // of the plain download, in bytes per second
-	OriginBytes int64   `json:"origin_bytes"`  // body bytes of blobs in the origin's log
-	Manifests   int     `json:"manifest_gets"` // GET requests for manifests that the origin saw
-	Nodes       []Node  `json:"nodes"`
-	Load        Load    `json:"load"`
+	Bytes       int64    `json:"bytes"`         // of the image
+	Goodput     float64  `json:"goodput"`       // of the plain download, in bytes per second
+	OriginBytes int64    `json:"origin_bytes"`  // body bytes of blobs in the origin's log
+	Manifests   int      `json:"manifest_gets"` // GET requests for manifests that the origin saw
+	Nodes       []Node   `json:"nodes"`
+	Load        rig.Load `json:"load"`
 }
 
 // Node is what one node did in a run.
@@ -71,15 +56,6 @@ type Node struct {
 	Client  float64 `json:"client,omitempty"` // the client has its last byte; 0: never
 	CPU     float64 `json:"cpu"`              // processor seconds of its program meanwhile
 	Fate    string  `json:"fate,omitempty"`   // seeded, slow, killed, unplugged
-}
-
-// Load is what the computer was busy with while the clock ran, as shares of
-// all its processors.
-type Load struct {
-	CPUs   int     `json:"cpus"`
-	Busy   float64 `json:"busy"`   // with anything
-	Others float64 `json:"others"` // with programs that are not part of the lab
-	Steal  float64 `json:"steal"`  // taken by the host of a virtual machine
 }
 
 // Pull is one round of dockerds that pull a real image at once.

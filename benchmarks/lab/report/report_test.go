@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"shoal/benchmarks/lab/report"
+	"shoal/benchmarks/rig"
 	"shoal/benchmarks/scenario"
 )
 
@@ -36,7 +37,7 @@ func run(contender string, proven, client float64, originBytes int64) report.Run
 			{Counts: true, Proven: proven - 1, Client: client - 1, CPU: 0.1},
 			{Counts: true, Proven: 1, Client: 1, CPU: 0.3},
 		},
-		Load: report.Load{CPUs: 2, Others: 0.1},
+		Load: rig.Load{CPUs: 2, Others: 0.1},
 	}
 }
 

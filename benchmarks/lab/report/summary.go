@@ -3,41 +3,16 @@ package report
 import (
 	"fmt"
 	"slices"
+
+	"shoal/benchmarks/rig"
 )
-
-// Spread is the median of some values, and the least and the largest of them.
-type Spread struct {
-	Median, Min, Max float64
-	Count            int // of values; the rest is 0 if there are none
-}
-
-// SpreadOf returns the spread of values.
-func SpreadOf(values []float64) Spread {
-	if len(values) == 0 {
-		return Spread{}
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	return Spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1], Count: n}
-}
-
-// String returns "median (min-max)".
-func (s Spread) String() string {
-	switch s.Count {
-	case 0:
-		return "-"
-	case 1:
-		return fmt.Sprintf("%.2f", s.Median)
-	}
-	return fmt.Sprintf("%.2f (%.2f-%.2f)", s.Median, s.Min, s.Max)
-}
 
 // Summary is of all runs of one contender on one scenario.
 type Summary struct {
 	Scenario, Contender string
 	Runs, Failed        int // all, and those of them that failed
-	Figures             map[Figure]Spread
-	Seconds             Spread // makespan until everything is proven
+	Figures             map[Figure]rig.Spread
+	Seconds             rig.Spread // makespan until everything is proven
 	Others              float64
 	Verdicts            []Verdict // of shoal only: the targets are its own
 }
@@ -85,7 +60,7 @@ func (r *Results) Summaries() []Summary {
 
 // summary returns that of one contender on one scenario.
 func (r *Results) summary(scenarioName, contender string) Summary {
-	summary := Summary{Scenario: scenarioName, Contender: contender, Figures: map[Figure]Spread{}}
+	summary := Summary{Scenario: scenarioName, Contender: contender, Figures: map[Figure]rig.Spread{}}
 	values := map[Figure][]float64{}
 	var seconds []float64
 	for _, run := range r.Runs {
@@ -110,9 +85,9 @@ func (r *Results) summary(scenarioName, contender string) Summary {
 		}
 	}
 	for f, v := range values {
-		summary.Figures[f] = SpreadOf(v)
+		summary.Figures[f] = rig.SpreadOf(v)
 	}
-	summary.Seconds = SpreadOf(seconds)
+	summary.Seconds = rig.SpreadOf(seconds)
 	if contender == Shoal {
 		for _, t := range r.Scenario(scenarioName).Targets.All() {
 			spread := summary.Figures[Figure(t.Name)]

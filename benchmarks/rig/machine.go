@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package rig
 
 import (
 	"context"
@@ -14,14 +14,15 @@ import (
 	"strings"
 	"time"
 
-	"shoal/benchmarks/lab/report"
+	"shoal/cmd/shoal/e2e/testhost"
 
 	"golang.org/x/sys/unix"
 )
 
-// thisMachine describes the computer, and on what data come to lie.
-func thisMachine(ctx context.Context, data string) (report.Machine, error) {
-	m := report.Machine{CPUs: runtime.NumCPU(), Kernel: output(ctx, "uname", "-rm"), Go: runtime.Version()}
+// Describe describes the computer, and on what the data in a folder come to
+// lie.
+func Describe(ctx context.Context, data string) (Machine, error) {
+	m := Machine{CPUs: runtime.NumCPU(), Kernel: Output(ctx, "uname", "-rm"), Go: runtime.Version()}
 	cpuinfo, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return m, err
@@ -66,7 +67,7 @@ func writeCPU(ctx context.Context, file string) (float64, error) {
 	content := make([]byte, block)
 	before := threadCPU()
 	for range blocks {
-		if err := sleep(ctx, over/blocks); err != nil {
+		if err := Sleep(ctx, over/blocks); err != nil {
 			return 0, err
 		}
 		if _, err := f.Write(content); err != nil {
@@ -76,10 +77,10 @@ func writeCPU(ctx context.Context, file string) (float64, error) {
 	return (threadCPU() - before).Seconds() / (blocks * block / 1e9), nil
 }
 
-// warmMemory takes memory, touches all of it and gives it back. What was given
+// WarmMemory takes memory, touches all of it and gives it back. What was given
 // back a moment ago is cheap to write on, as all memory is on a machine that
 // keeps its own (see writeCPU): no contender should pay for the host.
-func warmMemory(ctx context.Context, bytes int64) error {
+func WarmMemory(ctx context.Context, bytes int64) error {
 	const chunk = 256 << 20
 	for ; bytes > 0 && ctx.Err() == nil; bytes -= chunk {
 		taken, err := unix.Mmap(-1, 0, int(min(bytes, chunk)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANONYMOUS|unix.MAP_PRIVATE|unix.MAP_POPULATE)
@@ -119,13 +120,28 @@ func fileSystem(dir string) (string, error) {
 	return fmt.Sprintf("file system %#x", fs.Type), nil
 }
 
-// output returns what a program prints, or what went wrong with it.
-func output(ctx context.Context, name string, args ...string) string {
+// Output returns what a program prints, or what went wrong with it.
+func Output(ctx context.Context, name string, args ...string) string {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
 	if err != nil {
 		return err.Error()
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// FirstLine returns the first line that a Debian program prints, or what went
+// wrong.
+func FirstLine(ctx context.Context, name string, args ...string) string {
+	path, err := testhost.Program(name)
+	if err != nil {
+		return err.Error()
+	}
+	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
+	if err != nil {
+		return err.Error()
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return line
 }
 
 // ticks is processor time in the unit of /proc (USER_HZ, 100 a second on every
@@ -138,41 +154,43 @@ const ticksPerSecond = 100
 type usage struct {
 	at          time.Time
 	busy, steal ticks
-	lab         ticks // of it, the lab's own programs, living and waited for
+	own         ticks // of it, the programs of the benchmark, living and waited for
 }
 
-// load measures what the machine is busy with.
-type load struct{ before usage }
+// Meter measures what the machine is busy with.
+type Meter struct{ before usage }
 
-func startLoad() (load, error) {
+// StartMeter returns a meter that starts now.
+func StartMeter() (Meter, error) {
 	u, err := readUsage()
-	return load{u}, err
+	return Meter{u}, err
 }
 
-// end returns the load since startLoad. One that cannot be read is all zeros.
-func (l load) end() report.Load {
+// Load returns the load since the meter started. One that cannot be read is
+// all zeros.
+func (m Meter) Load() Load {
 	now, err := readUsage()
 	if err != nil {
-		return report.Load{}
+		return Load{}
 	}
-	return loadBetween(l.before, now, runtime.NumCPU())
+	return loadBetween(m.before, now, runtime.NumCPU())
 }
 
 // loadBetween returns the load from one moment to another.
-func loadBetween(before, now usage, cpus int) report.Load {
+func loadBetween(before, now usage, cpus int) Load {
 	all := now.at.Sub(before.at).Seconds() * float64(cpus) * ticksPerSecond
 	if all <= 0 {
-		return report.Load{CPUs: cpus}
+		return Load{CPUs: cpus}
 	}
 	share := func(t ticks) float64 { return max(0, float64(t)/all) }
 	busy := now.busy - before.busy
-	return report.Load{
-		CPUs: cpus, Busy: share(busy), Steal: share(now.steal - before.steal), Others: share(busy - (now.lab - before.lab)),
+	return Load{
+		CPUs: cpus, Busy: share(busy), Steal: share(now.steal - before.steal), Others: share(busy - (now.own - before.own)),
 	}
 }
 
 // readUsage reads the machine's counters and those of all processes in this
-// PID namespace, which are the lab's.
+// PID namespace, which are the benchmark's.
 func readUsage() (usage, error) {
 	u := usage{at: time.Now()}
 	stat, err := os.ReadFile("/proc/stat")
@@ -195,7 +213,7 @@ func readUsage() (usage, error) {
 		if err != nil {
 			return u, fmt.Errorf("%s: %w", file, err)
 		}
-		u.lab += used
+		u.own += used
 	}
 	return u, nil
 }
@@ -242,25 +260,40 @@ func parseProcess(stat string) (ticks, error) {
 	return sum, nil
 }
 
-// calm waits until the processors have little to do, at most calmTime, so that
+// Calm waits until the processors have little to do, at most calmTime, so that
 // what one run leaves is no matter to the next.
-func calm(ctx context.Context) error {
+func Calm(ctx context.Context) error {
 	const (
 		calmTime = 5 * time.Second
 		glance   = 300 * time.Millisecond
 		little   = 0.15
 	)
 	for end := time.Now().Add(calmTime); time.Now().Before(end); {
-		l, err := startLoad()
+		m, err := StartMeter()
 		if err != nil {
 			return err
 		}
-		if err := sleep(ctx, glance); err != nil {
+		if err := Sleep(ctx, glance); err != nil {
 			return err
 		}
-		if l.end().Busy < little {
+		if m.Load().Busy < little {
 			return nil
 		}
 	}
 	return nil
+}
+
+// Sleep waits for d or for the end of ctx.
+func Sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
