@@ -7,10 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"shoal/blobcache/blob"
 	"shoal/blobcache/proof"
@@ -177,7 +180,7 @@ func (c *Cache) renewProof(e *entry) error {
 	if err != nil {
 		return c.discard(e, err)
 	}
-	chain, err := c.hashFile(file, e.desc)
+	chain, err := c.proveFile(file, e.desc)
 	if c.life.Err() != nil {
 		return ErrClosed
 	}
@@ -200,8 +203,63 @@ func (c *Cache) renewProof(e *entry) error {
 	return nil
 }
 
-// hashFile returns the chain of file if it is the blob d, blob.ErrCorrupt if
+// proveFile returns the chain of file if it is the blob d, blob.ErrCorrupt if
 // it is not. It ends early when the cache is closed.
+func (c *Cache) proveFile(file *os.File, d blob.Descriptor) (proof.Chain, error) {
+	if chain, ok := c.Chain(d); ok {
+		if err := c.checkFile(file, d, chain); err == nil {
+			return chain, nil
+		}
+		// The records may be what is wrong.
+	}
+	return c.hashFile(file, d)
+}
+
+// checkFile tells, on all processors, whether each piece of file leads from one
+// state of the chain to the next and the last one to the digest: then file is
+// the blob d, whatever the chain was believed to be. The error is
+// blob.ErrCorrupt if they disagree.
+func (c *Cache) checkFile(file *os.File, d blob.Descriptor, chain proof.Chain) error {
+	if info, err := file.Stat(); err != nil || info.Size() != d.Size || !chain.Fits(d.Size) {
+		return errors.Join(blob.ErrCorrupt, err)
+	}
+	var (
+		g    errgroup.Group
+		next atomic.Int64
+		n    = int64(max(1, blob.PieceCount(d.Size))) // an empty blob has an empty piece
+	)
+	for range min(int64(runtime.GOMAXPROCS(0)), n) {
+		g.Go(func() error {
+			buf := c.pieces.Get().(*[blob.PieceSize]byte)
+			defer c.pieces.Put(buf)
+			for i := next.Add(1) - 1; i < n; i = next.Add(1) - 1 {
+				if c.life.Err() != nil {
+					return ErrClosed
+				}
+				if err := checkPiece(file, d, chain, int(i), buf[:]); err != nil {
+					next.Store(n) // the others need not go on
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func checkPiece(file *os.File, d blob.Descriptor, chain proof.Chain, i int, buf []byte) error {
+	r := blob.Piece(i, d.Size)
+	if _, err := file.ReadAt(buf[:r.Length], r.Offset); err != nil {
+		return unexpected(err)
+	}
+	ok, err := chain.Check(d, i, buf[:r.Length])
+	if err == nil && !ok {
+		err = blob.ErrCorrupt
+	}
+	return err
+}
+
+// hashFile is proveFile from front to back, without a chain.
 func (c *Cache) hashFile(file *os.File, d blob.Descriptor) (proof.Chain, error) {
 	buf := c.pieces.Get().(*[blob.PieceSize]byte)
 	defer c.pieces.Put(buf)
