@@ -39,6 +39,10 @@ import (
 // seconds are promised.
 const lookupPatience = 9 * time.Second
 
+// maxHeads bounds the manifests whose headers are kept: some 200 bytes each,
+// and a HEAD of any other costs a file that is read.
+const maxHeads = 4096
+
 // Fetcher brings blobs into the cache; the node in the swarm is one.
 type Fetcher interface {
 	// Fetch returns the fill of d, joined or started, as soon as some source
@@ -72,6 +76,9 @@ type Proxy struct {
 	tags     *tags
 	prefetch *prefetcher
 	notices  *notices
+	// heads are what manifests are, of those whose bytes say it: a HEAD need not
+	// read them again.
+	heads *lru.Cache[digest.Digest, blob.Descriptor]
 	// rotten are blobs of which wrong bytes went out past the cache, with the
 	// time until which they are not served.
 	rotten *lru.Cache[digest.Digest, time.Time]
@@ -95,6 +102,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.tags = newTags()
 	p.notices = newNotices()
+	p.heads = newLRU[digest.Digest, blob.Descriptor](maxHeads)
 	p.prefetch = newPrefetcher(p, wanted)
 	p.rotten = newLRU[digest.Digest, time.Time](maxNotices)
 	return p, nil

@@ -44,6 +44,8 @@ func Accept() []string {
 // Manifest is what a manifest says.
 type Manifest struct {
 	MediaType string
+	// Stated: the body itself states its media type.
+	Stated bool
 	// Blobs are config and layers in their order, each once; those without a
 	// usable digest, of a size that cannot be, or that are to be had elsewhere
 	// (urls) are left out. Empty for an index.
@@ -75,7 +77,7 @@ func Parse(body []byte, told string) (*Manifest, error) {
 	if !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) { // null passes Unmarshal
 		return nil, fmt.Errorf("%w: not a JSON object", ErrInvalid)
 	}
-	m := &Manifest{MediaType: doc.MediaType}
+	m := &Manifest{MediaType: doc.MediaType, Stated: doc.MediaType != ""}
 	if m.MediaType == "" {
 		m.MediaType = told
 	}

@@ -31,7 +31,7 @@ func TestParseManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Manifest{
-		MediaType: ocispec.MediaTypeImageManifest,
+		MediaType: ocispec.MediaTypeImageManifest, Stated: true,
 		Blobs: []blob.Descriptor{
 			{Digest: d("config"), Size: 3, MediaType: ocispec.MediaTypeImageConfig},
 			{Digest: d("one"), Size: 10, MediaType: ocispec.MediaTypeImageLayerGzip},
@@ -55,7 +55,7 @@ func TestParseIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := &Manifest{MediaType: mediaType, Children: []Child{
+		want := &Manifest{MediaType: mediaType, Stated: true, Children: []Child{
 			{
 				blob.Descriptor{Digest: d("arm"), Size: 5, MediaType: ocispec.MediaTypeImageManifest},
 				&ocispec.Platform{OS: "linux", Architecture: "arm64"},
