@@ -52,3 +52,24 @@ func FuzzDecodeBitmap(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkBitmap prints and parses the bitmap of a partial blob of 4 GiB.
+func BenchmarkBitmap(b *testing.B) {
+	const pieces = 4096
+	p := progress{have: bitset.New(pieces).Set(7).Set(pieces - 1)}
+	text := encodeBitmap(pieces*blob.PieceSize, p)
+	b.Run("encode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			encodeBitmap(pieces*blob.PieceSize, p)
+		}
+	})
+	b.Run("decode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := decodeBitmap(text, pieces*blob.PieceSize); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -348,3 +348,29 @@ func FuzzParseChain(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkCheck compares a piece with a chain, and hashes one in order.
+func BenchmarkCheck(b *testing.B) {
+	content := random(3*mib, 9)
+	h := NewHasher()
+	h.Write(content)
+	chain, _ := h.Chain()
+	d := describe(content)
+	b.Run("chain", func(b *testing.B) {
+		b.SetBytes(mib)
+		b.ReportAllocs()
+		for b.Loop() {
+			if ok, err := chain.Check(d, 1, piece(content, 1)); !ok || err != nil {
+				b.Fatal(ok, err)
+			}
+		}
+	})
+	b.Run("in order", func(b *testing.B) {
+		b.SetBytes(mib)
+		b.ReportAllocs()
+		for b.Loop() {
+			h := NewHasher()
+			h.Write(content[:mib])
+		}
+	})
+}

@@ -172,6 +172,7 @@ func FuzzParse(f *testing.F) {
 func BenchmarkCheck(b *testing.B) {
 	d, sum := sample()
 	v := signer(b, 1).Piece(d, 3, sum)
+	b.ReportAllocs()
 	for b.Loop() {
 		if err := v.CheckPiece(d, 3); err != nil {
 			b.Fatal(err)

@@ -52,6 +52,7 @@ func BenchmarkTransfer(b *testing.B) {
 			}
 			fetch(4)
 			b.ResetTimer()
+			b.ReportAllocs()
 			began, cpu := time.Now(), cpuTime(b)
 			for b.Loop() {
 				var wg sync.WaitGroup
