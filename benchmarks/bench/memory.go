@@ -5,53 +5,44 @@ package main
 import (
 	"context"
 	"errors"
+
+	"shoal/cmd/shoal/e2e/program"
 )
 
 // measureMemory lets one node fill a blob of 4 GB from the origin, and another
 // one from the first, both at 1 Gbit/s, and looks at the most memory that they
 // ever had.
-func measureMemory(ctx context.Context, l *lab) error {
+func measureMemory(ctx context.Context, b *bench) error {
 	const size = 4e9
-	b, err := l.origin.PutBlob(blobRepository, 2, size)
+	first, blob, err := b.hold(ctx, 2, size)
 	if err != nil {
 		return err
 	}
-	first, err := l.node(ctx, 0, l.origin.URL())
+	if err := b.addPeak("4 GB filled from the origin", first, atMost(200)); err != nil {
+		return err
+	}
+	second, err := b.node(ctx, 1, b.origin.URL(), first)
 	if err != nil {
 		return err
 	}
-	err = l.fast(func() error {
-		_, err := curl(ctx, first.Host, blobURL(b), size)
-		return errors.Join(err, whole(ctx, first, b))
-	})
-	if err != nil {
+	if _, err := curl(ctx, second.Host, blobURL(blob), size); err != nil {
 		return err
 	}
-	fromOrigin, err := first.Process.PeakMemory()
-	if err != nil {
+	if err := whole(ctx, second, blob); err != nil {
 		return err
 	}
-	second, err := l.node(ctx, 1, l.origin.URL(), first)
-	if err != nil {
-		return err
+	return errors.Join(
+		b.addPeak("4 GB filled from a member", second, atMost(200)),
+		b.addPeak("4 GB filled from the origin, and served to a member", first, atMost(200)),
+		b.drop(second), b.drop(first))
+}
+
+// addPeak adds the most memory that a node ever had.
+func (b *bench) addPeak(what string, n *program.Node, bounds ...bound) error {
+	const megabyte = 1e6
+	peak, err := n.Process.PeakMemory()
+	if err == nil {
+		b.add("VmHWM: "+what, "MB", []float64{float64(peak) / megabyte}, bounds...)
 	}
-	if _, err := curl(ctx, second.Host, blobURL(b), size); err != nil {
-		return err
-	}
-	if err := whole(ctx, second, b); err != nil {
-		return err
-	}
-	fromPeer, err := second.Process.PeakMemory()
-	if err != nil {
-		return err
-	}
-	served, err := first.Process.PeakMemory()
-	if err != nil {
-		return err
-	}
-	const promise, megabyte = "below 200", 1e6
-	l.report.add("memory: VmHWM, 4 GB filled from the origin", "MB", promise, []float64{float64(fromOrigin) / megabyte})
-	l.report.add("memory: VmHWM, 4 GB filled from a peer", "MB", promise, []float64{float64(fromPeer) / megabyte})
-	l.report.add("memory: VmHWM, after serving the 4 GB as well", "MB", promise, []float64{float64(served) / megabyte})
-	return errors.Join(l.drop(second), l.drop(first))
+	return err
 }

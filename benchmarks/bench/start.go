@@ -16,46 +16,49 @@ import (
 // measureStart measures how long after the end of a fill on one node another
 // one, which can reach no origin, serves the blob; and how long nodes take from
 // their start until they are ready.
-func measureStart(ctx context.Context, l *lab) error {
-	const size = 4 << 20
-	var alone, joining, found []float64
-	for i := range l.pairs {
-		b, err := l.origin.PutBlob(blobRepository, byte(100+i), size)
-		if err != nil {
-			return err
-		}
-		filler, err := l.node(ctx, 0, l.origin.URL())
-		if err != nil {
-			return err
-		}
-		other, err := l.node(ctx, 1, "http://127.0.0.1:9", filler) // the discard port: nobody listens
-		if err != nil {
-			return err
-		}
-		if _, err := curl(ctx, filler.Host, blobURL(b), size); err != nil {
-			return err
-		}
-		seconds, err := timed(func() error { return served(ctx, other, b) })
-		if err != nil {
-			return err
-		}
-		found = append(found, seconds)
-		if seconds, err = restart(ctx, filler); err != nil {
-			return err
-		}
-		alone = append(alone, seconds)
-		if seconds, err = restart(ctx, other); err != nil {
-			return err
-		}
-		joining = append(joining, seconds)
-		if err := errors.Join(l.drop(other), l.drop(filler)); err != nil {
-			return err
-		}
+func measureStart(ctx context.Context, b *bench) error {
+	round := 0
+	got, err := b.compare(ctx, contender{"shoal", func(ctx context.Context) (sample, error) {
+		round++
+		return b.startOnce(ctx, byte(100+round))
+	}})
+	if err != nil {
+		return err
 	}
-	l.report.add("start: ready, with nobody to join", "s", "below 1", alone)
-	l.report.add("start: ready, with a member to join", "s", "below 1", joining)
-	l.report.add("start: another node serves a filled blob after", "s", "below 1", found)
+	for _, what := range []string{readyAlone, readyJoining, servedAfter} {
+		b.add(what, "s", got["shoal"][what], atMost(1))
+	}
 	return nil
+}
+
+// What measureStart measures.
+const (
+	readyAlone   = "ready, with nobody to join"
+	readyJoining = "ready, with a member to join"
+	servedAfter  = "another node serves a filled blob after"
+)
+
+func (b *bench) startOnce(ctx context.Context, seed byte) (sample, error) {
+	blob, err := b.origin.PutBlob(blobRepository, seed, 4<<20)
+	if err != nil {
+		return nil, err
+	}
+	filler, err := b.node(ctx, 0, b.origin.URL())
+	if err != nil {
+		return nil, err
+	}
+	other, err := b.node(ctx, 1, "http://127.0.0.1:9", filler) // the discard port: nobody listens
+	if err != nil {
+		return nil, err
+	}
+	if _, err := curl(ctx, filler.Host, blobURL(blob), blob.Size); err != nil {
+		return nil, err
+	}
+	found, errFound := timed(func() error { return served(ctx, other, blob) })
+	alone, errAlone := restart(ctx, filler)
+	joining, errJoining := restart(ctx, other)
+	return sample{servedAfter: found, readyAlone: alone, readyJoining: joining},
+		errors.Join(errFound, errAlone, errJoining, b.drop(other), b.drop(filler))
 }
 
 // restart ends the node, starts it again and returns the seconds until it was
@@ -73,4 +76,10 @@ func served(ctx context.Context, n *program.Node, b v1.Descriptor) error {
 		_, err := curl(ctx, n.Host, blobURL(b), b.Size)
 		return err
 	})
+}
+
+func timed(f func() error) (seconds float64, err error) {
+	started := time.Now()
+	err = f()
+	return time.Since(started).Seconds(), err
 }

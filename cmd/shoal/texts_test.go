@@ -130,6 +130,7 @@ func (m *scratch) commandRules() []rule {
 		{`^(shoal|chmod|echo|curl) `, m.shell},
 		{`^make( |$)`, m.make},
 		{`^(cd /.* && )?go run \./`, m.goRun},
+		{`^go (test|tool) `, m.goTool},
 		{`^\.ci/`, m.executable},
 		{`^docker pull `, m.reference},
 		// Need systemd, a dockerd, and the network.
@@ -332,6 +333,17 @@ func (m *scratch) goRun(t *testing.T, line string) {
 		if _, err := os.Stat(filepath.Join(repository, word)); err != nil && strings.HasPrefix(word, "benchmarks/") {
 			t.Errorf("%s: %v", line, err)
 		}
+	}
+}
+
+// goTool runs a command of the go tool in the tree, with each benchmark once.
+func (m *scratch) goTool(t *testing.T, line string) {
+	t.Helper()
+	line = strings.NewReplacer("-count 10", "-benchtime 1x", "old.txt", m.dir+"/old.txt", "new.txt", m.dir+"/new.txt").Replace(line)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
+	cmd.Dir = repository
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", line, err, out)
 	}
 }
 

@@ -115,6 +115,10 @@ func (o *Origin) storage() string { return filepath.Join(o.Host.Dir, "registry")
 // URL is what shoal is told as the upstream of docker.io.
 func (o *Origin) URL() string { return fmt.Sprintf("http://%s:%d", o.Host.Addr, originPort) }
 
+// Backend is the URL of the registry itself, past the counting front, for
+// clients on its host.
+func (o *Origin) Backend() string { return fmt.Sprintf("http://127.0.0.1:%d", registryPort) }
+
 // SwitchOn starts the registry and its front.
 func (o *Origin) SwitchOn(ctx context.Context) error {
 	path, err := testhost.Program("docker-registry")

@@ -4,6 +4,7 @@ package testhost
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -148,6 +149,25 @@ func (h *Host) Unplug() error { return tool("ip", "link set "+h.port+" down") }
 
 // Plug undoes Unplug.
 func (h *Host) Plug() error { return tool("ip", "link set "+h.port+" up") }
+
+// Traffic returns how many bytes have gone over the host's link so far, in both
+// directions together, headers included.
+func (h *Host) Traffic(ctx context.Context) (int64, error) {
+	out, err := exec.CommandContext(ctx, "ip", "-json", "-statistics", "-netns", h.Name, "link", "show", "dev", "eth0").Output()
+	if err != nil {
+		return 0, fmt.Errorf("traffic of %s: %w", h.Name, err)
+	}
+	type counter struct {
+		Bytes int64 `json:"bytes"`
+	}
+	var links []struct {
+		Stats struct{ RX, TX counter } `json:"stats64"`
+	}
+	if err := json.Unmarshal(out, &links); err != nil || len(links) != 1 {
+		return 0, fmt.Errorf("traffic of %s: ip said %q: %w", h.Name, out, err)
+	}
+	return links[0].Stats.RX.Bytes + links[0].Stats.TX.Bytes, nil
+}
 
 // Listen listens on the TCP port of addr, which is one of the host's addresses.
 // The listener may be used from anywhere.
