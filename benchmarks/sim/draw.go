@@ -38,7 +38,7 @@ func (r *report) draw(file string) error {
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, sizes(r.Runs)
 	p.Y.Min = 1
 	p.Y.Tick.Marker = hundredths{}
-	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.Top = true
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{0xe0}, color.Gray{0xe0}
 	p.Add(grid)
@@ -57,6 +57,8 @@ func (r *report) draw(file string) error {
 		p.Y.Max = max(p.Y.Max, line.XYs[len(line.XYs)-1].Y, c.target)
 	}
 	p.Y.Max += 0.35 * (p.Y.Max - p.Y.Min) // for the legend
+	p.X.Max *= 1.6                        // for half of the last label, in any font
+	p.Legend.Padding, p.Legend.Left = vg.Points(3), true
 	for _, style := range []*draw.TextStyle{&p.X.Label.TextStyle, &p.Y.Label.TextStyle} {
 		style.Font.Size = vg.Points(13)
 	}
