@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/bits-and-blooms/bitset v1.29.0
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/davidlazar/go-crypto v0.0.0-20200604182044-b73af7476f6c
 	github.com/docker/go-units v0.5.0
 	github.com/goccy/go-yaml v1.19.2

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"shoal/cmd/shoal/internal/runfile"
 )
 
 // drainPatience is how long running responses get after a signal. It is what
-// Kubernetes gives a pod, and a third of what systemd gives a service.
+// Kubernetes gives a pod, and less than what systemd gives a service.
 const drainPatience = 30 * time.Second
 
 // errHurried ends a node that was told twice to stop.
@@ -35,6 +36,7 @@ func (s *service) run(stop, hurry context.Context) (err error) {
 	}
 	g.Go(s.mirror.serve)
 	g.Go(s.admin.serve)
+	g.Go(func() error { return s.reportToManager(work) })
 	g.Go(func() error {
 		defer s.closeServers()
 		defer end()
@@ -67,6 +69,7 @@ func lasting(ctx context.Context, name string, part func(context.Context) error)
 // drain takes no new requests of runtimes and waits for the running ones.
 func (s *service) drain(hurry context.Context) error {
 	s.stopping.Store(true)
+	s.tellManager(daemon.SdNotifyStopping)
 	s.log.Info("stopping: running downloads may end, a second signal cuts them off", "patience", drainPatience.String())
 	ctx, cancel := context.WithTimeout(hurry, drainPatience)
 	defer cancel()

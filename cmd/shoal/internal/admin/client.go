@@ -38,6 +38,12 @@ func query[T any](ctx context.Context, addr, name string, plausible func(T) bool
 	return text, answer, nil
 }
 
+// Alive asks the node whose admin endpoint is at addr whether it is there.
+func Alive(ctx context.Context, addr string) error {
+	_, err := get(ctx, "http://"+dialable(addr)+"/healthz")
+	return err
+}
+
 func get(ctx context.Context, url string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
