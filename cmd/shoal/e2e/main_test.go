@@ -25,6 +25,7 @@ const patience = 2 * time.Minute
 var needed = []string{
 	"docker-registry", "dockerd", "docker", "containerd", "ctr", "runc", "skopeo", "podman", "busybox",
 	"ip", "tc", "nsenter", "unshare", "mount",
+	"systemctl",
 }
 
 func TestMain(m *testing.M) {
