@@ -55,6 +55,7 @@ func newHost(s settings) (host.Host, error) {
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
 		libp2p.NoListenAddrs, // libp2p.New leaks a host whose addresses are taken
 		libp2p.AddrsFactory(s.tell),
+		libp2p.MultiaddrResolver(newResolver(s.Resolver)),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(cm),
 		libp2p.WithDialTimeout(dialTimeout),

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -22,18 +23,36 @@ const (
 	rejoinMost  = 30 * time.Second
 )
 
-// joiner connects to the members that were named, and again when they are
-// lost.
+// joiner connects to the members that were named, or that are where it was
+// told, and again when they are lost.
 type joiner struct {
-	n     *Node
-	tried chan struct{}             // closed after the first attempt at all of them
-	lost  map[peer.ID]chan struct{} // wakes the goroutine of that member
+	n       *Node
+	names   network.MultiaddrDNSResolver
+	tried   chan struct{} // closed after the first attempt at all targets
+	targets []target
+	lost    map[peer.ID]chan struct{} // wakes the goroutine of that member
+	alone   []chan struct{}           // wakes those of the doors
+}
+
+// target is something to join, and what says that it has to be joined again.
+type target struct {
+	name  fmt.Stringer
+	join  func(context.Context) error
+	lost  <-chan struct{}
+	again time.Duration // after so long, too; 0: never
 }
 
 func newJoiner(n *Node) *joiner {
-	j := &joiner{n: n, tried: make(chan struct{}), lost: make(map[peer.ID]chan struct{})}
+	j := &joiner{n: n, names: newResolver(n.s.Resolver), tried: make(chan struct{}), lost: make(map[peer.ID]chan struct{})}
 	for _, info := range n.s.join {
-		j.lost[info.ID] = make(chan struct{}, 1)
+		lost := make(chan struct{}, 1)
+		j.lost[info.ID] = lost
+		j.targets = append(j.targets, target{info, func(ctx context.Context) error { return j.join(ctx, info) }, lost, 0})
+	}
+	for _, door := range n.s.doors {
+		alone := make(chan struct{}, 1)
+		j.alone = append(j.alone, alone)
+		j.targets = append(j.targets, target{door, func(ctx context.Context) error { return j.enter(ctx, door) }, alone, lookAgain})
 	}
 	return j
 }
@@ -41,9 +60,9 @@ func newJoiner(n *Node) *joiner {
 // run keeps up the connections until ctx is done.
 func (j *joiner) run(ctx context.Context) {
 	var all, first sync.WaitGroup
-	for _, info := range j.n.s.join {
+	for _, t := range j.targets {
 		first.Add(1)
-		all.Go(func() { j.keep(ctx, info, first.Done) })
+		all.Go(func() { j.keep(ctx, t, sync.OnceFunc(first.Done)) })
 	}
 	all.Go(func() {
 		first.Wait()
@@ -52,35 +71,53 @@ func (j *joiner) run(ctx context.Context) {
 	all.Wait()
 }
 
-// keep connects to one member and calls tried after the first attempt.
-func (j *joiner) keep(ctx context.Context, info peer.AddrInfo, tried func()) {
+// keep joins a target again and again, and calls tried after the first attempt,
+// or when that takes too long: a name server may.
+func (j *joiner) keep(ctx context.Context, t target, tried func()) {
+	defer time.AfterFunc(dialTimeout, tried).Stop()
 	wait := rejoinFirst
-	for {
-		err := j.join(ctx, info)
-		if tried != nil {
-			tried()
-			tried = nil
-		}
+	for ctx.Err() == nil {
+		err := t.join(ctx)
+		tried()
 		if err == nil {
 			wait = rejoinFirst
-			j.n.log.Debug("joined", "peer", info.ID)
-			select {
-			case <-ctx.Done():
-				return
-			case <-j.lost[info.ID]:
-			}
+			j.n.log.Debug("joined", "target", t.name)
+			pause(ctx, t.again, t.lost)
 		} else if ctx.Err() == nil {
-			j.n.log.Debug("not joined", "peer", info.ID, "err", err)
+			j.n.log.Debug("not joined", "target", t.name, "err", err)
 		}
-		// Full jitter: members that lost the same one do not come back as one.
-		pause := time.NewTimer(wait/2 + rand.N(wait/2))
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return
-		case <-pause.C:
-		}
+		pause(ctx, wait, nil)
 		wait = min(2*wait, rejoinMost)
+	}
+}
+
+// pause waits for about d (0: for ever), or for wake. It is never the same:
+// members that lost the same one do not come back as one.
+func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	var over <-chan time.Time
+	if d > 0 {
+		timer := time.NewTimer(d/2 + rand.N(d/2))
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-over:
+	case <-wake:
+	}
+}
+
+// left wakes those who have to do with a member that has gone.
+func (j *joiner) left(id peer.ID) {
+	woken := []chan struct{}{j.lost[id]} // nil for members that were not named
+	if !j.n.Joined() {
+		woken = append(woken, j.alone...)
+	}
+	for _, c := range woken {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -157,8 +194,5 @@ func (n *Node) arrived(ctx context.Context, id peer.ID) {
 
 func (n *Node) left(id peer.ID) {
 	n.greeter.forget(id)
-	select {
-	case n.joiner.lost[id] <- struct{}{}: // nil for members that were not named
-	default:
-	}
+	n.joiner.left(id)
 }

@@ -213,7 +213,7 @@ func (n *Node) Peers() int { return len(n.host.Network().Peers()) }
 // Joined reports whether a member is connected.
 func (n *Node) Joined() bool { return n.Peers() > 0 }
 
-// JoinTried is closed when each member of Options.Join was connected or tried
+// JoinTried is closed when each entry of Options.Join was joined or tried
 // once, at most 3 s after Run began.
 func (n *Node) JoinTried() <-chan struct{} { return n.joiner.tried }
 

@@ -52,9 +52,12 @@ type Options struct {
 	// finds itself (containers, NAT). The piece channel is announced under
 	// their hosts, with its own port.
 	Announce []ma.Multiaddr
-	// Join are members to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID. The node
-	// itself may be among them.
+	// Join are members to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID, or places
+	// where members are: /ip4/1.2.3.4/tcp/4001, /dns4/NAME/tcp/4001 with any
+	// number of addresses, /dnsaddr/NAME. The node itself may be among them.
 	Join []ma.Multiaddr
+	// Resolver looks up the names in Join; nil is the system's.
+	Resolver *net.Resolver
 	// Pieces is the "host:port" of the piece channel. Default: the host of the
 	// first swarm address, any free port.
 	Pieces string
@@ -80,6 +83,7 @@ type settings struct {
 	Options
 	id     peer.ID
 	join   []peer.AddrInfo // without this node
+	doors  []ma.Multiaddr  // what to join that does not say who is there
 	pieces string
 }
 
@@ -130,21 +134,30 @@ func (s *settings) checkAddresses(keyless bool) error {
 		}
 	}
 	for _, a := range s.Join {
-		info, err := peer.AddrInfoFromP2pAddr(a)
-		if err != nil || len(info.Addrs) == 0 {
-			return &OptionError{"join", a.String(), errors.New("want an address like /ip4/192.0.2.1/tcp/4001/p2p/ID; `shoal id` prints the ID")}
-		}
-		if _, _, err := hostPort(info.Addrs[0]); err != nil {
+		if err := s.checkJoin(a, keyless); err != nil {
 			return &OptionError{"join", a.String(), err}
-		}
-		if keyless && !manet.IsIPLoopback(info.Addrs[0]) {
-			return &OptionError{"join", a.String(), ErrNeedsKey}
-		}
-		if info.ID != s.id {
-			s.join = append(s.join, *info)
 		}
 	}
 	return s.checkPieces(keyless)
+}
+
+// checkJoin sorts an address to join: it is a member's, or a door.
+func (s *settings) checkJoin(a ma.Multiaddr, keyless bool) error {
+	place, id := peer.SplitAddr(a)
+	if keyless && !manet.IsIPLoopback(place) {
+		return ErrNeedsKey
+	}
+	byName := len(place) == 1 && place[0].Protocol().Code == ma.P_DNSADDR
+	if _, _, err := hostPort(place); err != nil && !byName {
+		return errors.New("want /ip4/192.0.2.1/tcp/4001/p2p/ID (`shoal id` prints the ID), /dns4/NAME/tcp/4001 or /dnsaddr/NAME")
+	}
+	switch {
+	case byName || id == "":
+		s.doors = append(s.doors, a)
+	case id != s.id:
+		s.join = append(s.join, peer.AddrInfo{ID: id, Addrs: []ma.Multiaddr{place}})
+	}
+	return nil
 }
 
 func (s *settings) checkPieces(keyless bool) error {

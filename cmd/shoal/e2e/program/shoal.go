@@ -46,6 +46,8 @@ type NodeConfig struct {
 	Upstream string // URL of docker.io
 	Join     []*Node
 	Args     []string // further ones
+	// ResolvConf is what it sees as /etc/resolv.conf; empty is the machine's.
+	ResolvConf string
 }
 
 // StartNode starts a node on h and waits until it is ready.
@@ -71,6 +73,9 @@ func NewNode(ctx context.Context, h *testhost.Host, c NodeConfig) (*Node, error)
 		"--swarm", fmt.Sprintf("/ip4/%s/tcp/%d", h.Addr, swarmPort),
 		"--registry", "docker.io=" + c.Upstream,
 	}}
+	if c.ResolvConf != "" {
+		n.command.Binds = map[string]string{"/etc/resolv.conf": c.ResolvConf}
+	}
 	for _, other := range c.Join {
 		n.command.Args = append(n.command.Args, "--join", other.Multiaddr())
 	}

@@ -26,7 +26,8 @@ type Config struct {
 	Mirror  string // HOST:PORT; port 0 means any free one, here and below
 	Admin   string // HOST:PORT
 	// Swarm holds the multiaddrs to listen on, Announce those to tell others,
-	// Join those of members to start from (with their /p2p/ID).
+	// Join those of members to start from (with their /p2p/ID) and of places
+	// where members are.
 	Swarm, Announce, Join []multiaddr.Multiaddr
 	Pieces                string // HOST:PORT, or "" for the swarm's host and any free port
 	SwarmKey              string // path of the key file, or ""

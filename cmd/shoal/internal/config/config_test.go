@@ -82,7 +82,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		DataDir: "/d", Mirror: "127.0.0.1:1", Admin: "[::1]:2",
 		Swarm:    addrs("/ip4/10.0.0.1/tcp/4", "/ip6/::/tcp/5"),
 		Announce: addrs("/dns4/a.example/tcp/6", "/ip4/10.0.0.2/tcp/6"),
-		Join:     addrs("/ip4/10.0.0.3/tcp/7/p2p/"+peer, "/dns4/b.example/tcp/8/p2p/"+peer),
+		Join:     addrs("/ip4/10.0.0.3/tcp/7/p2p/"+peer, "/dns4/b.example/tcp/8", "/dnsaddr/c.example"),
 		Pieces:   "10.0.0.1:3", SwarmKey: "/k",
 		Registries: map[string][]string{
 			"docker.io": {"https://m.example", "https://registry-1.docker.io"},
@@ -98,7 +98,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"flags": {args: []string{
 			"--data-dir=/d", "--mirror", "127.0.0.1:1", "--admin=[::1]:2", "--swarm=/ip4/10.0.0.1/tcp/4", "--swarm=/ip6/::/tcp/5",
 			"--announce=/dns4/a.example/tcp/6", "--announce=/ip4/10.0.0.2/tcp/6",
-			"--join=/ip4/10.0.0.3/tcp/7/p2p/" + peer, "--join=/dns4/b.example/tcp/8/p2p/" + peer,
+			"--join=/ip4/10.0.0.3/tcp/7/p2p/" + peer, "--join=/dns4/b.example/tcp/8", "--join=/dnsaddr/c.example",
 			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--registry=docker.io=https://m.example,https://registry-1.docker.io",
 			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--reverify=90m", "--no-mdns",
 			"--log-level=debug", "--log-format=json",
@@ -106,7 +106,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		"environment": {environ: []string{
 			"SHOAL_DATA_DIR=/d", "SHOAL_MIRROR=127.0.0.1:1", "SHOAL_ADMIN=[::1]:2", "SHOAL_SWARM=/ip4/10.0.0.1/tcp/4 /ip6/::/tcp/5",
 			"SHOAL_ANNOUNCE= /dns4/a.example/tcp/6\n/ip4/10.0.0.2/tcp/6 ",
-			"SHOAL_JOIN=/ip4/10.0.0.3/tcp/7/p2p/" + peer + "\t/dns4/b.example/tcp/8/p2p/" + peer,
+			"SHOAL_JOIN=/ip4/10.0.0.3/tcp/7/p2p/" + peer + "\t/dns4/b.example/tcp/8 /dnsaddr/c.example",
 			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k",
 			"SHOAL_REGISTRY=docker.io=https://m.example,https://registry-1.docker.io ghcr.io=http://127.0.0.1:5001",
 			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
@@ -120,7 +120,7 @@ swarm: [/ip4/10.0.0.1/tcp/4, "/ip6/::/tcp/5"]
 announce:
   - /dns4/a.example/tcp/6
   - /ip4/10.0.0.2/tcp/6
-join: [/ip4/10.0.0.3/tcp/7/p2p/` + peer + `, /dns4/b.example/tcp/8/p2p/` + peer + `]
+join: [/ip4/10.0.0.3/tcp/7/p2p/` + peer + `, /dns4/b.example/tcp/8, /dnsaddr/c.example]
 pieces: 10.0.0.1:3
 swarm-key: /k
 registry:
@@ -236,7 +236,11 @@ func TestBadWords(t *testing.T) {
 		{"--admin=127.0.0.1:http", `--admin: "127.0.0.1:http": the port must be`},
 		{"--swarm=/ip4/127.0.0.1/udp/4001/quic-v1", `--swarm: "/ip4/127.0.0.1/udp/4001/quic-v1" is no address to listen on`},
 		{"--swarm=/dns4/localhost/tcp/4001", `--swarm: "/dns4/localhost/tcp/4001" is no address to listen on`},
-		{"--join=/ip4/127.0.0.1/tcp/4001", `lacks the member's ID`},
+		{"--join=/dns4/b.example", `is no address of a member`},
+		{"--join=/dnsaddr/b.example/tcp/4001", `is no address of a member`},
+		{"--join=/p2p/" + peer, `is no address of a member`},
+		{"--join=/dnsaddr/b.example", `is beyond loopback`},
+		{"--join=/dns4/localhost/tcp/4001", `is beyond loopback`},
 		{"--join=/ip4/127.0.0.1/udp/4001/p2p/" + peer, `is no address of a member: use /ip4/1.2.3.4/tcp/4001/p2p/ID`},
 		{"--announce=10.0.0.1:4001", `--announce: "10.0.0.1:4001" is no address to announce: use /ip4/1.2.3.4/tcp/4001`},
 		{"--announce=/ip4/1.2.3.4/tcp/4001/p2p/" + peer, `is no address to announce`},

@@ -67,7 +67,7 @@ type Flags struct {
 	Swarm    Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"Where to listen for members; repeat for more. Default: /ip4/0.0.0.0/tcp/4001 with a swarm key, /ip4/127.0.0.1/tcp/4001 without."`
 	Pieces   Words  `group:"Swarm:" placeholder:"ADDR" help:"Where to serve pieces of blobs to members. Default: the swarm's host, any free port."`
 	Announce Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"Address to tell members instead of those listened on (containers, NAT); repeat for more."`
-	Join     Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"A member to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID; repeat for more. \"shoal status\" prints a node's own."`
+	Join     Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"A member to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID, which \"shoal status\" prints there, or a name that leads to members: /dns4/NAME/tcp/4001, /dnsaddr/NAME; repeat for more."`
 	SwarmKey Words  `group:"Swarm:" placeholder:"FILE" help:"Key of the swarm, made by \"shoal swarm-key new\", the same on every member. Without it the node keeps to loopback."`
 	Zone     Words  `group:"Swarm:" placeholder:"NAME" help:"Site of this node; members of the same zone are asked first."`
 	NoMDNS   Switch `group:"Swarm:" name:"no-mdns" help:"Do not look for members on the local network by multicast DNS."`

@@ -237,13 +237,20 @@ func parseAnnounce(s string) (multiaddr.Multiaddr, error) {
 	return m, nil
 }
 
+// parseJoin allows a host and TCP port, and /dnsaddr/NAME, with or without the
+// ID of the member there.
 func parseJoin(s string) (multiaddr.Multiaddr, error) {
+	bad := fmt.Errorf("%q is no address of a member: use /ip4/1.2.3.4/tcp/4001/p2p/ID, or /dns4/NAME/tcp/4001 or /dnsaddr/NAME for those behind a name", s)
 	m, err := multiaddr.NewMultiaddr(s)
-	if err == nil && isTCP(m) {
-		return nil, fmt.Errorf("%q lacks the member's ID: append /p2p/ID (\"shoal id\" prints it there)", s)
+	if err != nil {
+		return nil, bad
 	}
-	if err != nil || len(m) != 3 || !isTCP(m[:2]) || m[2].Protocol().Code != multiaddr.P_P2P {
-		return nil, fmt.Errorf("%q is no address of a member: use /ip4/1.2.3.4/tcp/4001/p2p/ID", s)
+	place := m
+	if last := len(m) - 1; m[last].Protocol().Code == multiaddr.P_P2P {
+		place = m[:last]
+	}
+	if !isTCP(place) && (len(place) != 1 || place[0].Protocol().Code != multiaddr.P_DNSADDR) {
+		return nil, bad
 	}
 	return m, nil
 }
