@@ -40,6 +40,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		followed:    gauge("shoal_p2p_followed", "Members that tell this node what changes there in the blobs that it fills (connections)."),
 		told:        counter("shoal_p2p_told_total", "Messages to followers about a blob."),
 	}
+	// There from the start: an alert sees a counter grow, not appear.
+	for _, reason := range []string{"piece", "voucher", "chain", "blob", "size"} {
+		m.bans.WithLabelValues(reason)
+	}
+	for _, reason := range []string{"busy", "malformed", "slow"} {
+		m.refused.WithLabelValues(reason)
+	}
 	if reg == nil {
 		return m, nil
 	}
