@@ -6,7 +6,7 @@ GO ?= go
 TOOL := $(GO) tool -modfile=.tools/go.mod
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test lint fmt fuzz fuzz-short corpus release release-test vuln bench lab
+.PHONY: help build demo test deploy-check lint fmt fuzz fuzz-short corpus release release-test vuln bench lab
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test: ## run every test; as root on Debian, install what the end-to-end tests ne
 	.ci/install-deps
 	{ $(GO) test -race -timeout 15m -json $$($(GO) list ./... | grep -v /e2e$$) && \
 	  $(GO) test -race -timeout 10m -json -count=1 ./cmd/shoal/e2e; } | $(GO) -C .tools run ./testsum
+
+# A module of its own, as helm and the types of Kubernetes are large.
+deploy-check: ## check the Helm chart and the compose file by helm, Kubernetes' types and compose
+	cd .tools/deploy && $(GO) test ./...
 
 lint: ## the linters, the layer rule and the documentation rule
 	$(TOOL) golangci-lint run ./...
