@@ -23,8 +23,8 @@ import (
 // nameServer is a DNS server on loopback. It knows the records that it was
 // given last, and nothing else.
 type nameServer struct {
-	addr   string
-	silent bool // it hears and does not answer
+	addr    string
+	silence chan struct{} // it answers once this is closed
 
 	mu      sync.Mutex
 	records []dns.RR
@@ -36,7 +36,11 @@ func newNameServer(t *testing.T, silent bool) *nameServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &nameServer{addr: packets.LocalAddr().String(), silent: silent}
+	s := &nameServer{addr: packets.LocalAddr().String(), silence: make(chan struct{})}
+	end := sync.OnceFunc(func() { close(s.silence) })
+	if !silent {
+		end()
+	}
 	streams, err := net.Listen("tcp", s.addr) // for answers over 512 bytes
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +55,7 @@ func newNameServer(t *testing.T, silent bool) *nameServer {
 		shutdown = append(shutdown, server.Shutdown)
 	}
 	t.Cleanup(func() {
+		end() // or who asked would wait beyond the test
 		for _, stop := range shutdown {
 			_ = stop() // it serves nobody any more
 		}
@@ -75,9 +80,7 @@ func (s *nameServer) set(t *testing.T, records ...string) {
 }
 
 func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
-	if s.silent {
-		return
-	}
+	<-s.silence
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer := new(dns.Msg).SetReply(q)
