@@ -314,7 +314,7 @@ func TestNameThatComesLater(t *testing.T) {
 		t.Fatal("joined without a name")
 	}
 	names.set(t, "swarm.test. A 127.4.0.1")
-	eventually(t, "not joined once the name is there", func() bool { return n.connected(a.ID()) })
+	eventually(t, "not joined once the name is there", func() bool { return n.dht.RoutingTable().Find(a.ID()) != "" })
 	stop()
 	b, _ := start(t, optionsAt(t, key, "/ip4/127.4.0.3/tcp/"+port, names))
 	names.set(t, "swarm.test. A 127.4.0.3")
