@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,34 @@ const (
 	root  = "../.."
 	chart = root + "/deploy/helm/shoal"
 )
+
+// shoal is the path of the program.
+var shoal string
+
+func TestMain(m *testing.M) {
+	code, err := withShoal(m.Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// withShoal builds the program for as long as run takes.
+func withShoal(run func() int) (int, error) {
+	dir, err := os.MkdirTemp("", "shoal-chart-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	shoal = filepath.Join(dir, "shoal")
+	build := exec.Command("go", "build", "-o", shoal, "./cmd/shoal")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("build shoal: %w: %s", err, out)
+	}
+	return run(), nil
+}
 
 // podMonitor is the part of the Prometheus operator's resource that the chart
 // uses; what is not in it is a mistake.
@@ -216,24 +245,11 @@ func checkConfig(t *testing.T, config string) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), shoal(t), "serve", "--config", file, "--data-dir", dir,
+	out, err := exec.CommandContext(t.Context(), shoal, "serve", "--config", file, "--data-dir", dir,
 		"--mirror=127.0.0.1:0", "--admin=127.0.0.1:0", "--swarm=/ip4/127.0.0.1/tcp/0", "--pieces=127.0.0.1:0").CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !bytes.Contains(out, []byte("/etc/shoal-key/swarm.key")) {
 		t.Errorf("%v: %s of\n%s", err, out, config)
 	}
-}
-
-// shoal builds the program once and returns its path.
-func shoal(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(os.TempDir(), "shoal-of-chart-test-"+filepath.Base(t.TempDir()))
-	t.Cleanup(func() { os.Remove(path) })
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./cmd/shoal")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return path
 }
 
 // TestValuesThatCannotBe: the schema refuses them.
