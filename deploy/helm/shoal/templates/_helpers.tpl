@@ -1,5 +1,7 @@
 {{- define "shoal.name" -}}
-{{- if contains "shoal" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-shoal{{ end | trunc 50 | trimSuffix "-" }}
+{{- $name := .Release.Name }}
+{{- if not (contains "shoal" $name) }}{{ $name = printf "%s-shoal" $name }}{{ end }}
+{{- $name | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "shoal.selector" -}}
@@ -16,7 +18,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- /* Metrics are for Prometheus, elsewhere; without it the endpoint is this machine's. */}}
 {{- define "shoal.adminHost" -}}
-{{ if .Values.podMonitor.enabled }}$(HOST_IP){{ else }}127.0.0.1{{ end }}
+{{- if .Values.podMonitor.enabled }}$(HOST_IP){{ else }}127.0.0.1{{ end -}}
 {{- end }}
 
 {{- define "shoal.config" -}}
