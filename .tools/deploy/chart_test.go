@@ -23,11 +23,11 @@ const (
 	chart = root + "/deploy/helm/shoal"
 )
 
-// shoal is the path of the program.
-var shoal string
+// The paths of the programs.
+var shoal, helmPath string
 
 func TestMain(m *testing.M) {
-	code, err := withShoal(m.Run)
+	code, err := withPrograms(m.Run)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -35,8 +35,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// withShoal builds the program for as long as run takes.
-func withShoal(run func() int) (int, error) {
+// withPrograms builds shoal for as long as run takes, and helm.
+func withPrograms(run func() int) (int, error) {
 	dir, err := os.MkdirTemp("", "shoal-chart-")
 	if err != nil {
 		return 1, err
@@ -48,6 +48,11 @@ func withShoal(run func() int) (int, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build shoal: %w: %s", err, out)
 	}
+	out, err := exec.Command("go", "tool", "-n", "helm").Output() // builds it, and says where it is
+	if err != nil {
+		return 1, fmt.Errorf("build helm: %w", err)
+	}
+	helmPath = strings.TrimSpace(string(out))
 	return run(), nil
 }
 
@@ -113,7 +118,7 @@ networkPolicy: {enabled: true, members: [10.0.0.0/8]}
 func helm(t *testing.T, verb, values string) (string, error) {
 	t.Helper()
 	dir := t.TempDir()
-	args := []string{"tool", "helm", verb}
+	args := []string{verb}
 	if verb == "template" {
 		args = append(args, "shoal", "--namespace=shoal")
 	}
@@ -125,7 +130,7 @@ func helm(t *testing.T, verb, values string) (string, error) {
 		}
 		args = append(args, "--values="+file)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd := exec.CommandContext(t.Context(), helmPath, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
