@@ -39,17 +39,17 @@ func runTool(t *testing.T, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// rules is a file of Prometheus' rules.
-type rules struct {
-	Groups []group `yaml:"groups"`
+// ruleFile is a file of Prometheus' rules.
+type ruleFile struct {
+	Groups []ruleGroup `yaml:"groups"`
 }
 
-type group struct {
+type ruleGroup struct {
 	Name  string `yaml:"name"`
-	Rules []rule `yaml:"rules"`
+	Rules []promRule `yaml:"rules"`
 }
 
-type rule struct {
+type promRule struct {
 	Alert  string `yaml:"alert,omitempty"`
 	Record string `yaml:"record,omitempty"`
 	Expr   string `yaml:"expr"`
@@ -62,7 +62,7 @@ func alertExpressions(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var file rules
+	var file ruleFile
 	if err := yaml.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
@@ -179,11 +179,11 @@ func TestAlerts(t *testing.T) {
 
 // TestDashboard: its expressions are Prometheus'.
 func TestDashboard(t *testing.T) {
-	panels := group{Name: "dashboard"}
+	panels := ruleGroup{Name: "dashboard"}
 	for i, expr := range dashboardExpressions(t) {
-		panels.Rules = append(panels.Rules, rule{Record: fmt.Sprintf("panel:%d", i), Expr: expr})
+		panels.Rules = append(panels.Rules, promRule{Record: fmt.Sprintf("panel:%d", i), Expr: expr})
 	}
-	text, err := yaml.Marshal(rules{Groups: []group{panels}})
+	text, err := yaml.Marshal(ruleFile{Groups: []ruleGroup{panels}})
 	if err != nil {
 		t.Fatal(err)
 	}
