@@ -45,7 +45,7 @@ type ruleFile struct {
 }
 
 type ruleGroup struct {
-	Name  string `yaml:"name"`
+	Name  string     `yaml:"name"`
 	Rules []promRule `yaml:"rules"`
 }
 

@@ -21,7 +21,7 @@ func newServiceManager(t *testing.T, watchdog time.Duration) serviceManager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() }) // a socket that was only read
 	t.Setenv("NOTIFY_SOCKET", socket)
 	if watchdog > 0 {
 		t.Setenv("WATCHDOG_USEC", strconv.FormatInt(watchdog.Microseconds(), 10))
@@ -101,7 +101,9 @@ func TestWatchdog(t *testing.T) {
 	if got := manager.hear(t); got != "WATCHDOG=1" {
 		t.Errorf("heard %q of a node that drains", got)
 	}
-	f.admin.server.Close()
+	if err := f.admin.server.Close(); err != nil {
+		t.Fatal(err)
+	}
 	// What was on its way may still come.
 	for n := 0; ; n++ {
 		got, err := manager.hearWithin(500 * time.Millisecond)
