@@ -184,7 +184,9 @@ func repository(ns, path string) (registry, name string, err error) {
 }
 
 func parseRegistry(s string) (string, error) {
-	s = strings.ToLower(s)
+	if s = strings.ToLower(s); s == DockerHub {
+		return s, nil
+	}
 	m := hostGrammar.FindStringSubmatch(s)
 	if m == nil || len(s) > maxName {
 		return "", fmt.Errorf("%w: registry %q", ErrNameInvalid, shorten(s))
