@@ -22,6 +22,7 @@ type body struct {
 	cancel     context.CancelFunc
 	stalled    atomic.Bool
 	timer      *time.Timer // calls stall
+	stalls     func()      // is told when no byte comes; nil for nobody
 	bytes      prometheus.Counter
 	left       int64 // until blob.MaxSize
 }
@@ -29,7 +30,11 @@ type body struct {
 // newBody wraps under, whose request ends with cancel.
 func newBody(under io.ReadCloser, noProgress time.Duration, cancel context.CancelFunc, bytes prometheus.Counter) *body {
 	b := &body{under: under, noProgress: noProgress, cancel: cancel, bytes: bytes, left: blob.MaxSize}
-	b.timer = time.AfterFunc(noProgress, b.stall)
+	b.timer = time.AfterFunc(noProgress, func() {
+		if b.stall(); b.stalls != nil {
+			b.stalls()
+		}
+	})
 	b.timer.Stop()
 	return b
 }

@@ -29,7 +29,7 @@ func TestFailover(t *testing.T) {
 		{name: "503", effect: origintest.Status(503), first: []string{"503"}, second: []string{"200"}},
 		{name: "429 for 2 s", effect: origintest.TooMany(2 * time.Second), first: []string{"429"}, second: []string{"200"}},
 		{name: "429 for an hour", effect: origintest.TooMany(time.Hour), first: []string{"429"}, second: []string{"200"}},
-		{name: "silent", effect: origintest.Silence(), took: 5 * time.Second, first: []string{"0"}, second: []string{"200"}},
+		{name: "silent", effect: origintest.Silence(), took: 2500 * time.Millisecond, first: []string{"0"}, second: []string{"200"}},
 		{name: "a web page", effect: origintest.HTML(), first: []string{"200"}, second: []string{"200"}},
 		{name: "another digest", effect: origintest.LieDigest(digest.FromString("x")), first: []string{"200"}, second: []string{"200"}},
 		{name: "bad request", effect: origintest.Status(400), first: []string{"400"}, second: []string{"200"}},

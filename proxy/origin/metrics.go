@@ -14,6 +14,8 @@ const unlistedLabel = "other"
 type metrics struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
+	failing  *prometheus.GaugeVec
+	failures *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -26,9 +28,17 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "shoal_upstream_bytes_total",
 			Help: "Body bytes read from upstream registries and where they redirect to.",
 		}, []string{"registry"}),
+		failing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "shoal_upstream_failing",
+			Help: "1 while other upstreams of the registry are asked before this one because it fails.",
+		}, []string{"registry", "upstream"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shoal_upstream_failures_total",
+			Help: "How often an upstream began to fail.",
+		}, []string{"registry", "upstream"}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.requests), r.Register(m.bytes))
+	return m, errors.Join(r.Register(m.requests), r.Register(m.bytes), r.Register(m.failing), r.Register(m.failures))
 }

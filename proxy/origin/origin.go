@@ -10,8 +10,14 @@
 // public name over HTTPS, at a public address, redirects and token endpoints
 // included.
 //
-// A Client owns no goroutines but those of its idle connections, which Close
-// ends, and of running requests, which end with their context or deadline.
+// Of several upstreams the first one that works is asked. One that refuses,
+// fails or is silent is asked after the others for a while, which grows as it
+// goes on failing; then a copy of some question, which nobody waits for, finds
+// out whether it works again.
+//
+// A Client owns no goroutines but those of its idle connections and of such
+// copies, which Close ends, and of running requests, which end with their
+// context or deadline.
 package origin
 
 import (
@@ -71,6 +77,10 @@ type Options struct {
 	// HeaderTimeout is how long one request may take to its headers,
 	// connecting included; 0 is 5 s.
 	HeaderTimeout time.Duration
+	// FailoverTimeout is the same, and the longest time without a byte, while
+	// there is another upstream to ask; 0 is 2.5 s: above one lost SYN, and a
+	// client has its answer from the next one within 3 s.
+	FailoverTimeout time.Duration
 	// AnswerTimeout is how long an upstream's answer may take with all
 	// retries, redirects, tokens and other upstreams; 0 is 9 s, so that a
 	// client hears within 10 s that a blob cannot be had.
@@ -94,6 +104,7 @@ type Client struct {
 	tokens     *auth.Tokens
 	targets    *targets
 	metrics    *metrics
+	probes     *probes
 	anonymous  atomic.Uint64 // bodies without any validator
 }
 
@@ -103,13 +114,14 @@ type upstream struct {
 	label     string   // of the registry, in metrics
 	unlisted  bool     // everything it leads to must be public
 	transport *http.Transport
+	health    *health // nil if it is not listed, because then there is no other
 }
 
 // New returns a Client. It fails if an upstream is not a plain http or https
 // URL, or if the metrics are registered already.
 func New(o Options) (*Client, error) {
 	o = o.withDefaults()
-	c := &Client{o: o, registries: map[string][]*upstream{}, tokens: auth.NewTokens(), targets: newTargets()}
+	c := &Client{o: o, registries: map[string][]*upstream{}, tokens: auth.NewTokens(), targets: newTargets(), probes: &probes{closing: make(chan struct{})}}
 	c.listed = o.transport(o.Dial)
 	c.guarded = o.transport(public.NewDialer(o.Resolver, o.Dial, dialTimeout).DialContext)
 	registries := Upstreams{DockerHub: {"https://registry-1.docker.io"}}
@@ -125,12 +137,17 @@ func New(o Options) (*Client, error) {
 			if err != nil {
 				return nil, fmt.Errorf("registry %s: %w", name, err)
 			}
-			c.registries[name] = append(c.registries[name], &upstream{base: u, label: name, transport: c.listed})
+			c.registries[name] = append(c.registries[name], &upstream{base: u, label: name, transport: c.listed, health: &health{}})
 		}
 	}
 	var err error
 	if c.metrics, err = newMetrics(o.Metrics); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
+	}
+	for name, ups := range c.registries {
+		for _, up := range ups {
+			c.metrics.failing.WithLabelValues(name, up.base.String()).Set(0)
+		}
 	}
 	return c, nil
 }
@@ -145,7 +162,7 @@ func (o Options) withDefaults() Options {
 	for _, d := range []struct {
 		at    *time.Duration
 		value time.Duration
-	}{{&o.HeaderTimeout, 5 * time.Second}, {&o.AnswerTimeout, 9 * time.Second}, {&o.NoProgress, 10 * time.Second}} {
+	}{{&o.HeaderTimeout, 5 * time.Second}, {&o.FailoverTimeout, 2500 * time.Millisecond}, {&o.AnswerTimeout, 9 * time.Second}, {&o.NoProgress, 10 * time.Second}} {
 		if *d.at == 0 {
 			*d.at = d.value
 		}
@@ -196,8 +213,10 @@ func parseBase(base string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
-// Close drops idle connections. Bodies that are being read go on.
+// Close ends probes and drops idle connections. Bodies that are being read go
+// on.
 func (c *Client) Close() {
+	c.probes.close()
 	c.listed.CloseIdleConnections()
 	c.guarded.CloseIdleConnections()
 }

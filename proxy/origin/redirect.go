@@ -44,7 +44,7 @@ func (c *Client) follow(ctx context.Context, up *upstream, q request, key target
 		} else {
 			left = true
 		}
-		if resp, err = c.send(ctx, up, kindRedirect, q.request(to, token), q.by); err != nil {
+		if resp, err = c.send(ctx, up, q.as(kindRedirect), q.request(to, token)); err != nil {
 			return nil, err
 		}
 		from = to

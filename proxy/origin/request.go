@@ -44,6 +44,15 @@ type request struct {
 	query  string
 	header http.Header
 	by     time.Time // when the answer must be there
+
+	// patience is how long the upstream that is asked may say nothing.
+	patience time.Duration
+}
+
+// as returns q as a request of another kind that it leads to.
+func (q request) as(kind string) request {
+	q.kind = kind
+	return q
 }
 
 // ask puts q to the upstreams of r until one of them answers in a way that
@@ -56,18 +65,19 @@ func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstre
 	}
 	c := r.client
 	q.repo, q.by = r.name, time.Now().Add(c.o.AnswerTimeout)
-	waiting := r.upstreams
+	q.patience = c.o.HeaderTimeout
+	waiting, working := c.line(ctx, r, q)
 	for pass := 0; ; pass++ {
 		var left []*upstream
 		var last error
 		wait := pause(pass, rand.Float64())
 		for i, up := range waiting {
-			resp, err := c.attempt(ctx, up, q) //nolint:bodyclose // read owns it
+			if q.patience = c.o.HeaderTimeout; pass == 0 && i+1 < working {
+				q.patience = c.o.FailoverTimeout
+			}
+			out, err := try(ctx, c, up, q, read)
 			if err == nil {
-				var out T
-				if out, err = read(up, resp); err == nil {
-					return out, nil
-				}
+				return out, nil
 			}
 			if ctx.Err() != nil {
 				return none, context.Cause(ctx)
@@ -98,13 +108,27 @@ func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstre
 	}
 }
 
+// try puts q to one upstream and takes note of what that says about it, unless
+// the caller or the time for an answer cut it short.
+func try[T any](ctx context.Context, c *Client, up *upstream, q request, read func(*upstream, *http.Response) (T, error)) (out T, err error) {
+	era, hurried := up.era(), time.Until(q.by) < q.patience
+	resp, err := c.attempt(ctx, up, q) //nolint:bodyclose // read owns it
+	if err == nil {
+		out, err = read(up, resp)
+	}
+	if ctx.Err() == nil && (!hurried || !errors.Is(err, blob.ErrStalled)) {
+		c.note(up, era, err)
+	}
+	return out, err
+}
+
 // attempt asks one upstream, with a token and through redirects as it wants.
 // The answer is a success; its body is a *body.
 func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Response, error) {
 	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + q.repo + "/" + q.path, RawQuery: q.query}
 	key := targetKey{method: q.method, url: u.String()}
 	if to := c.targets.get(key); to != nil {
-		resp, err := c.send(ctx, up, kindRedirect, q.request(to, ""), q.by)
+		resp, err := c.send(ctx, up, q.as(kindRedirect), q.request(to, ""))
 		if err == nil && !refused(resp.StatusCode) {
 			return c.check(up, q, resp)
 		}
@@ -128,7 +152,7 @@ func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Re
 func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url.URL) (*http.Response, error) {
 	key := tokenKey(up, q)
 	token := c.tokens.Cached(key)
-	resp, err := c.send(ctx, up, q.kind, q.request(u, token), q.by)
+	resp, err := c.send(ctx, up, q, q.request(u, token))
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
@@ -144,8 +168,8 @@ func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url
 	}
 	raw := c.discard(resp)
 	fetch := func(ctx context.Context, u *url.URL) (*http.Response, error) {
-		tq := request{method: http.MethodGet, kind: kindToken}
-		return c.send(ctx, up, kindToken, tq.request(u, ""), time.Now().Add(c.o.HeaderTimeout))
+		tq := request{method: http.MethodGet, kind: kindToken, by: time.Now().Add(q.patience), patience: q.patience}
+		return c.send(ctx, up, tq, tq.request(u, ""))
 	}
 	wait, cancel := context.WithDeadlineCause(ctx, q.by, blob.ErrStalled)
 	defer cancel()
@@ -156,7 +180,7 @@ func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", up.base, err)
 	}
-	return c.send(ctx, up, q.kind, q.request(u, token), q.by)
+	return c.send(ctx, up, q, q.request(u, token))
 }
 
 // tokenKey names what a token of q is good for.
@@ -175,10 +199,10 @@ func (q request) request(u *url.URL, token string) *http.Request {
 	return req
 }
 
-// send makes one HTTP request and waits for its headers, until by at most.
-func (c *Client) send(ctx context.Context, up *upstream, kind string, req *http.Request, by time.Time) (*http.Response, error) {
+// send makes one HTTP request for q and waits for its headers.
+func (c *Client) send(ctx context.Context, up *upstream, q request, req *http.Request) (*http.Response, error) {
 	req.Header.Set("User-Agent", c.o.UserAgent)
-	limit := min(c.o.HeaderTimeout, time.Until(by))
+	limit := min(q.patience, time.Until(q.by))
 	if limit <= 0 {
 		return nil, fmt.Errorf("%s: %w: no answer within %v", up.base, blob.ErrStalled, c.o.AnswerTimeout)
 	}
@@ -193,7 +217,7 @@ func (c *Client) send(ctx context.Context, up *upstream, kind string, req *http.
 	if err == nil {
 		code = strconv.Itoa(resp.StatusCode)
 	}
-	c.metrics.requests.WithLabelValues(up.label, req.Method, kind, code).Inc()
+	c.metrics.requests.WithLabelValues(up.label, req.Method, q.kind, code).Inc()
 	if err != nil {
 		if errors.Is(context.Cause(reading), blob.ErrStalled) {
 			err = blob.ErrStalled
@@ -201,7 +225,12 @@ func (c *Client) send(ctx context.Context, up *upstream, kind string, req *http.
 		cancel(nil)
 		return nil, sendError(ctx, up, req.URL.Host, limit, err)
 	}
-	resp.Body = newBody(resp.Body, c.o.NoProgress, func() { cancel(nil) }, c.metrics.bytes.WithLabelValues(up.label))
+	b := newBody(resp.Body, c.o.NoProgress, func() { cancel(nil) }, c.metrics.bytes.WithLabelValues(up.label))
+	if q.patience < c.o.HeaderTimeout { // there is somebody else to ask
+		b.noProgress = min(b.noProgress, q.patience)
+	}
+	b.stalls = func() { c.note(up, up.era(), fmt.Errorf("%w: no byte for %v", blob.ErrStalled, b.noProgress)) }
+	resp.Body = b
 	return resp, nil
 }
 

@@ -74,5 +74,5 @@ func pause(n int, chance float64) time.Duration {
 	for range n {
 		mean *= 3
 	}
-	return time.Duration(float64(mean) * (0.5 + chance))
+	return spread(mean, chance)
 }
