@@ -36,7 +36,7 @@ func registry(tb testing.TB, o origintest.Options, data []byte) (*origintest.Ser
 
 func source(tb testing.TB, srv *origintest.Server) blob.Source {
 	tb.Helper()
-	c, err := origin.New(origin.Options{Registries: origin.Upstreams{"test.example": {srv.URL}}})
+	c, err := origin.New(origin.Options{Registries: origin.Registries{"test.example": {Upstreams: []string{srv.URL}}}})
 	if err != nil {
 		tb.Fatal(err)
 	}

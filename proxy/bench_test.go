@@ -32,7 +32,7 @@ func benchServer(b *testing.B, content ...[]byte) (handler http.Handler, digests
 		}
 		digests = append(digests, d.Digest)
 	}
-	upstream, err := origin.New(origin.Options{Registries: origin.Upstreams{"docker.io": {"http://hub.test"}}})
+	upstream, err := origin.New(origin.Options{Registries: origin.Registries{"docker.io": {Upstreams: []string{"http://hub.test"}}}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -54,6 +54,8 @@ func explain(err error, req request.Request) failure {
 		return failure{http.StatusNotFound, "SIZE_INVALID", "larger than this mirror accepts; a manifest may have 4 MiB"}
 	case errors.Is(err, origin.ErrRegistryRefused):
 		return failure{http.StatusNotFound, "NAME_UNKNOWN", "this registry is neither listed (--registry) nor a public DNS name"}
+	case errors.Is(err, origin.ErrRepositoryRefused):
+		return failure{http.StatusNotFound, "NAME_UNKNOWN", "the configuration of this mirror does not let it serve this repository"}
 	case errors.Is(err, blob.ErrNotFound):
 		return failure{http.StatusNotFound, unknown, "not known to the registry, nor to a member of the swarm"}
 	case errors.Is(err, blob.ErrDenied):

@@ -44,6 +44,7 @@ func TestExplain(t *testing.T) {
 		{errors.New("anything"), request.Blob, "ghcr.io", 404, "BLOB_UNKNOWN"},
 		{blob.ErrUnavailable, request.Manifest, "ghcr.io", 404, "MANIFEST_UNKNOWN"},
 		{origin.ErrRegistryRefused, request.Manifest, "10.0.0.1", 404, "NAME_UNKNOWN"},
+		{origin.ErrRepositoryRefused, request.Blob, "ghcr.io", 404, "NAME_UNKNOWN"},
 		{blob.ErrDenied, request.Blob, "docker.io", 404, "BLOB_UNKNOWN"},
 		{answered(401), request.Blob, "docker.io", 404, "BLOB_UNKNOWN"},
 		{answered(401), request.Blob, "ghcr.io", 401, "UNAUTHORIZED"},

@@ -245,6 +245,9 @@ func (x *exchange) note(ctx context.Context, err error) {
 // gravity tells the clients' mistakes, and what just is not there, from what an
 // operator should know.
 func gravity(err error) slog.Level {
+	if errors.Is(err, origin.ErrRepositoryRefused) {
+		return slog.LevelInfo // the operator wants it so, and others may ask him why
+	}
 	for _, usual := range []error{
 		blob.ErrNotFound, blob.ErrDigestInvalid, errReadOnly, errClient,
 		request.ErrNoRoute, request.ErrNameInvalid, request.ErrTagInvalid, request.ErrRange,

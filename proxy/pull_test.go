@@ -347,3 +347,24 @@ func TestMetricsOfCutAnswers(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatTheOperatorRefuses(t *testing.T) {
+	bubble(t, options{}, func(r *rig) {
+		t := r.t
+		img := addImage(t, r.other, "team/secret-app", "v1")
+		addImage(t, r.other, "team/app", "v1")
+		r.get("/v2/other.example/team/app/blobs/" + img.mine.blobs[0].ref()) // in the cache from now on
+		r.other.ResetStats()
+		for _, path := range []string{"manifests/v1", "manifests/" + img.index.ref(), "blobs/" + img.mine.blobs[0].ref(), "tags/list"} {
+			for range 2 {
+				r.get("/v2/other.example/team/secret-app/"+path).refused(t, http.StatusNotFound, "NAME_UNKNOWN")
+			}
+		}
+		r.asked(r.other)
+		const why = `level=INFO msg="not served" kind=manifest registry=other.example name=team/secret-app ref=v1 cut=false ` +
+			`error="not found: refused by the configuration: other.example/team/secret-app is covered by \"team/secret-*\" of deny"`
+		if n := r.logged(why); n != 1 {
+			t.Errorf("the log says why %d times", n)
+		}
+	})
+}

@@ -76,7 +76,7 @@ func newRig(t *testing.T, o options) *rig {
 	r.swarm = &direct{cache: r.cache}
 	upstreams := map[string]*origintest.Pipe{"hub.test:80": r.serve(r.hub), "other.test:80": r.serve(r.other)}
 	client, err := origin.New(origin.Options{
-		Registries: origin.Upstreams{"docker.io": {"http://hub.test"}, "other.example": {"http://other.test"}},
+		Registries: origin.Registries{"docker.io": {Upstreams: []string{"http://hub.test"}}, "other.example": {Upstreams: []string{"http://other.test"}, Deny: []string{"team/secret-*"}}},
 		Dial:       dialer(upstreams),
 	})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"shoal/blobcache/blob"
 	"shoal/cmd/shoal/internal/config"
+	"shoal/proxy/origin"
 	"shoal/proxy/origin/origintest"
 )
 
@@ -30,7 +31,7 @@ func startCrowd(t *testing.T, count int, upstream string) []*service {
 		cfg := config.Config{
 			DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0",
 			Swarm:      []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")},
-			Registries: map[string][]string{"docker.io": {upstream}},
+			Registries: origin.Registries{"docker.io": {Upstreams: []string{upstream}}},
 		}
 		if i > 0 {
 			cfg.Join = []multiaddr.Multiaddr{multiaddr.StringCast(nodes[0].addrs()[0])}

@@ -18,6 +18,7 @@ import (
 	"shoal/cmd/shoal/internal/config"
 	"shoal/p2p/p2ptest"
 	"shoal/p2p/swarmkey"
+	"shoal/proxy/origin"
 	"shoal/proxy/origin/origintest"
 )
 
@@ -89,7 +90,7 @@ func TestPeersOfALiar(t *testing.T) {
 	cfg := config.Config{
 		DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0", SwarmKey: keyFile, Zone: "attic",
 		Swarm: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")}, Pieces: "127.0.0.1:0",
-		Join: append(honest.Addrs(), liar.Addrs()...), Registries: map[string][]string{"docker.io": {reg.URL}},
+		Join: append(honest.Addrs(), liar.Addrs()...), Registries: origin.Registries{"docker.io": {Upstreams: []string{reg.URL}}},
 	}
 	s := startService(t, cfg)
 	until(t, "everybody is connected", func() bool { return s.node.Peers() == 2 })

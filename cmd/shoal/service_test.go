@@ -19,6 +19,7 @@ import (
 	"shoal/blobcache/blob"
 	"shoal/cmd/shoal/internal/config"
 	"shoal/cmd/shoal/internal/runfile"
+	"shoal/proxy/origin"
 	"shoal/proxy/origin/origintest"
 )
 
@@ -79,7 +80,7 @@ func start(t *testing.T) *fixture {
 	f.service, err = newService(t.Context(), config.Config{
 		DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0",
 		Swarm:      []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")},
-		Registries: map[string][]string{"docker.io": {upstream.URL}},
+		Registries: origin.Registries{"docker.io": {Upstreams: []string{upstream.URL}}},
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -294,7 +294,7 @@ func newSlowRegistry(tb testing.TB, o origintest.Options, data []byte, silent ti
 	tb.Helper()
 	srv := origintest.Start(tb, o)
 	r := &registry{Server: srv, d: srv.Registry.AddBlob("test/image", data)}
-	c, err := origin.New(origin.Options{Registries: origin.Upstreams{"test.example": {srv.URL}}, NoProgress: silent})
+	c, err := origin.New(origin.Options{Registries: origin.Registries{"test.example": {Upstreams: []string{srv.URL}}}, NoProgress: silent})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -332,7 +332,7 @@ func bubble(t *testing.T, o origintest.Options, test func(m *member, r *originte
 		o.UplinkBitsPerSecond = 200e6
 		reg, pipe := origintest.New(o), origintest.NewPipe()
 		srv := origintest.Serve(pipe, reg)
-		c, err := origin.New(origin.Options{Registries: origin.Upstreams{"test.example": {"http://origin.test"}}, Dial: pipe.DialContext})
+		c, err := origin.New(origin.Options{Registries: origin.Registries{"test.example": {Upstreams: []string{"http://origin.test"}}}, Dial: pipe.DialContext})
 		if err != nil {
 			t.Fatal(err)
 		}

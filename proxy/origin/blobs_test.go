@@ -274,7 +274,7 @@ func TestIdentity(t *testing.T) {
 		r := w.registry("u.test:80", origintest.Options{})
 		w.registry("v.test:80", origintest.Options{}).AddBlob("lib/x", []byte(data))
 		d := r.AddBlob("lib/x", []byte(data))
-		c := w.client(origin.Options{Registries: origin.Upstreams{"u": {"http://u.test"}, "v": {"http://v.test"}}})
+		c := w.client(origin.Options{Registries: origin.Registries{"u": {Upstreams: []string{"http://u.test"}}, "v": {Upstreams: []string{"http://v.test"}}}})
 		u, v := w.of(c, "u", "lib/x").Blobs(), w.of(c, "v", "lib/x").Blobs()
 		first := identity(t, u, d, whole)
 		if first == "" {

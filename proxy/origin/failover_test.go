@@ -109,25 +109,31 @@ func TestAnAnswerComesWithinItsTime(t *testing.T) {
 
 func TestNewRefusesWhatIsNoUpstream(t *testing.T) {
 	for base, want := range map[string]string{
-		"":                       `upstream "" is not an http or https URL`,
-		"r.test":                 `upstream "r.test" is not an http or https URL`,
-		"ftp://r.test":           `upstream "ftp://r.test" is not an http or https URL`,
-		"http://":                `upstream "http://" is not an http or https URL`,
-		"https://r.test/v2":      `upstream "https://r.test/v2" has more than scheme, host and port`,
-		"https://r.test?x=y":     `upstream "https://r.test?x=y" has more than scheme, host and port`,
-		"https://me:word@r.test": "upstream at r.test: credentials do not belong into the URL",
-		"https://r.test:x":       "upstream is not a URL",
+		"":                          `"" is no URL of a registry`,
+		"r.test":                    `"r.test" is no URL of a registry`,
+		"ftp://r.test":              `"ftp://r.test" is no URL of a registry`,
+		"http://":                   `"http://" is no URL of a registry`,
+		"https://r.test?x=y":        `"https://r.test?x=y" has more than scheme, host, port and path`,
+		"https://r.test/a#b":        `has more than scheme, host, port and path`,
+		"https://me:word@r.test":    "https://me:xxxxx@r.test: credentials do not belong into the URL",
+		"https://r.test:x":          "is no URL of a registry",
+		"https://me:word@r.test:x":  "is no URL of a registry",
+		"https://r.test/Big":        `the path is no folder of repositories`,
+		"https://r.test/a//b":       `the path is no folder of repositories`,
+		"https://r.test/a/../b":     `the path is no folder of repositories`,
+		"https://r.test/%2e%2e/b":   `the path is no folder of repositories`,
+		"https://r.test/a%3fb":      `the path is no folder of repositories`,
+		"https://r.test/api/hub/v2": `the path is no folder of repositories`,
 	} {
-		_, err := origin.New(origin.Options{Registries: origin.Upstreams{"r": {base}}})
+		_, err := origin.New(origin.Options{Registries: origin.Registries{"r": {Upstreams: []string{base}}}})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "word") {
 			t.Errorf("%q: error %v, want %s", base, err, want)
 		}
 	}
-	if _, err := origin.New(origin.Options{Registries: origin.Upstreams{"r": nil}}); err == nil {
-		t.Error("a registry without upstreams was taken")
-	}
-	if _, err := origin.New(origin.Options{Registries: origin.Upstreams{"r": {"https://r.test:5000/"}}}); err != nil {
-		t.Error(err)
+	for _, base := range []string{"https://r.test:5000/", "https://r.test/v2", "https://r.test/v2/", "http://r.test/a-b/c_d/"} {
+		if _, err := origin.New(origin.Options{Registries: origin.Registries{"r": {Upstreams: []string{base}}}}); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

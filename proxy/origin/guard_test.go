@@ -16,7 +16,7 @@ import (
 )
 
 func TestRegistriesThatNobodyListed(t *testing.T) {
-	c, err := origin.New(origin.Options{Registries: origin.Upstreams{"10.0.0.1:5000": {"http://10.0.0.1:5000"}}})
+	c, err := origin.New(origin.Options{Registries: origin.Registries{"10.0.0.1:5000": {Upstreams: []string{"http://10.0.0.1:5000"}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,6 +117,8 @@ type probes struct {
 	closed bool
 }
 
+func newProbes() *probes { return &probes{closing: make(chan struct{})} }
+
 // start lets f run, within limit and until close, with the values of ctx.
 func (p *probes) start(ctx context.Context, limit time.Duration, f func(context.Context)) {
 	p.mu.Lock()

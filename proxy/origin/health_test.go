@@ -172,7 +172,7 @@ func TestAWrongCertificateOpensABreaker(t *testing.T) {
 		w.alias("a.test:443", "other.test:443") // whose certificate is for another name
 		b := w.registry("b.test:80", origintest.Options{})
 		d := b.AddBlob("lib/x", []byte(data))
-		c := w.client(origin.Options{Registries: origin.Upstreams{"r.test": {"https://a.test", "http://b.test"}}})
+		c := w.client(origin.Options{Registries: origin.Registries{"r.test": {Upstreams: []string{"https://a.test", "http://b.test"}}}})
 		for range 3 {
 			if _, _, err := read(t.Context(), w.of(c, "r.test", "lib/x").Blobs(), d, whole); err != nil {
 				t.Fatal(err)

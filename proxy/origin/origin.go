@@ -22,14 +22,12 @@ package origin
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -48,10 +46,6 @@ const DockerHub = "docker.io"
 // (1 s and 2 s), and below HeaderTimeout.
 const dialTimeout = 3500 * time.Millisecond
 
-// Upstreams maps the name of a registry to the base URLs of its upstreams, the
-// first one preferred.
-type Upstreams map[string][]string
-
 // ErrRegistryRefused is a registry, or a host that it leads to, that the
 // operator did not list and that is not public. It is a blob.ErrNotFound too.
 var ErrRegistryRefused = public.ErrRefused
@@ -68,7 +62,7 @@ type (
 type Options struct {
 	// Registries are those that the operator listed. docker.io is
 	// https://registry-1.docker.io unless it is listed otherwise.
-	Registries Upstreams
+	Registries Registries
 	// UserAgent is sent with every request; empty is "shoal".
 	UserAgent string
 	Logger    *slog.Logger          // nil discards
@@ -90,6 +84,9 @@ type Options struct {
 
 	// TLS is the client configuration for HTTPS; nil is Go's default.
 	TLS *tls.Config
+	// Proxy names the proxy for a request of a registry that says none itself;
+	// nil is http.ProxyFromEnvironment.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Dial and Resolver reach the network; nil is net's own.
 	Dial     DialFunc
 	Resolver Resolver
@@ -98,9 +95,9 @@ type Options struct {
 // Client talks to all upstream registries. It is safe for concurrent use.
 type Client struct {
 	o          Options
-	registries map[string][]*upstream
-	listed     *http.Transport
-	guarded    *http.Transport // to public addresses only
+	registries map[string]*registry
+	unlisted   transports
+	transports []*http.Transport // all of them
 	tokens     *auth.Tokens
 	targets    *targets
 	metrics    *metrics
@@ -108,48 +105,73 @@ type Client struct {
 	anonymous  atomic.Uint64 // bodies without any validator
 }
 
-// upstream is one base URL of a registry.
-type upstream struct {
-	base      *url.URL // scheme and host, nothing else
-	label     string   // of the registry, in metrics
-	unlisted  bool     // everything it leads to must be public
-	transport *http.Transport
-	health    *health // nil if it is not listed, because then there is no other
+// registry is a registry that the operator listed.
+type registry struct {
+	Registry
+	upstreams []*upstream
 }
 
-// New returns a Client. It fails if an upstream is not a plain http or https
-// URL, or if the metrics are registered already.
+// upstream is one base URL of a registry.
+type upstream struct {
+	base     *url.URL // scheme, host, and the folder of its repositories
+	label    string   // of the registry, in metrics
+	unlisted bool     // everything it leads to must be public
+	transports
+	health *health // nil if it is not listed, because then there is no other
+}
+
+// New returns a Client. It fails if a Registry is not as its fields want it,
+// if its files cannot be read, or if the metrics are registered already.
 func New(o Options) (*Client, error) {
 	o = o.withDefaults()
-	c := &Client{o: o, registries: map[string][]*upstream{}, tokens: auth.NewTokens(), targets: newTargets(), probes: &probes{closing: make(chan struct{})}}
-	c.listed = o.transport(o.Dial)
-	c.guarded = o.transport(public.NewDialer(o.Resolver, o.Dial, dialTimeout).DialContext)
-	registries := Upstreams{DockerHub: {"https://registry-1.docker.io"}}
-	for name, bases := range o.Registries {
-		registries[strings.ToLower(name)] = bases
-	}
-	for name, bases := range registries {
-		if len(bases) == 0 {
-			return nil, fmt.Errorf("registry %s has no upstream", name)
-		}
-		for _, base := range bases {
-			u, err := parseBase(base)
-			if err != nil {
-				return nil, fmt.Errorf("registry %s: %w", name, err)
-			}
-			c.registries[name] = append(c.registries[name], &upstream{base: u, label: name, transport: c.listed, health: &health{}})
-		}
-	}
+	c := &Client{o: o, registries: map[string]*registry{}, tokens: auth.NewTokens(), targets: newTargets(), probes: newProbes()}
+	g := c.guarded()
+	c.unlisted = transports{own: g, away: g}
 	var err error
 	if c.metrics, err = newMetrics(o.Metrics); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
-	for name, ups := range c.registries {
-		for _, up := range ups {
-			c.metrics.failing.WithLabelValues(name, up.base.String()).Set(0)
+	if err := c.list(DockerHub, Registry{}); err != nil {
+		return nil, err
+	}
+	for name, r := range o.Registries {
+		if err := c.list(strings.ToLower(name), r); err != nil {
+			return nil, fmt.Errorf("registry %s: %w", name, err)
 		}
 	}
 	return c, nil
+}
+
+// list takes a registry in, or another one of that name instead.
+func (c *Client) list(name string, r Registry) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	if len(r.Upstreams) == 0 {
+		r.Upstreams = []string{"https://" + name}
+		if name == DockerHub {
+			r.Upstreams = []string{"https://registry-1.docker.io"}
+		}
+	}
+	if r.InsecureSkipVerify {
+		c.o.Logger.Warn("insecure-skip-verify: whoever is on the way to this registry can say what its tags mean", "registry", name)
+	}
+	t, err := c.listed(r)
+	if err != nil {
+		return err
+	}
+	listed := &registry{Registry: r}
+	for _, base := range r.Upstreams {
+		u, err := parseBase(base)
+		if err != nil {
+			return err
+		}
+		up := &upstream{base: u, label: name, transports: t, health: &health{}}
+		c.metrics.failing.WithLabelValues(name, u.String()).Set(0)
+		listed.upstreams = append(listed.upstreams, up)
+	}
+	c.registries[name] = listed
+	return nil
 }
 
 func (o Options) withDefaults() Options {
@@ -170,55 +192,22 @@ func (o Options) withDefaults() Options {
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
 	}
+	if o.Proxy == nil {
+		o.Proxy = http.ProxyFromEnvironment
+	}
 	if o.Resolver == nil {
 		o.Resolver = net.DefaultResolver
 	}
 	return o
 }
 
-// transport returns an HTTP/1.1 transport: one stream for each connection has
-// no window to be throttled by, and ranges of one blob are spread over several.
-func (o Options) transport(dial DialFunc) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		DialContext:            dial,
-		TLSClientConfig:        o.TLS.Clone(),
-		TLSHandshakeTimeout:    o.HeaderTimeout,
-		Protocols:              protocols,
-		DisableCompression:     true, // what is hashed is what was sent
-		MaxIdleConns:           256,
-		MaxIdleConnsPerHost:    32,
-		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-		ReadBufferSize:         32 << 10,
-	}
-}
-
-// parseBase checks the base URL of an upstream.
-func parseBase(base string) (*url.URL, error) {
-	u, err := url.Parse(base)
-	if err != nil {
-		// The error would quote it, with a password if it holds one.
-		return nil, errors.New("upstream is not a URL")
-	}
-	switch {
-	case u.User != nil:
-		return nil, fmt.Errorf("upstream at %s: credentials do not belong into the URL", u.Host)
-	case u.Scheme != "https" && u.Scheme != "http", u.Host == "":
-		return nil, fmt.Errorf("upstream %q is not an http or https URL", base)
-	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "":
-		return nil, fmt.Errorf("upstream %q has more than scheme, host and port", base)
-	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
-}
-
 // Close ends probes and drops idle connections. Bodies that are being read go
 // on.
 func (c *Client) Close() {
 	c.probes.close()
-	c.listed.CloseIdleConnections()
-	c.guarded.CloseIdleConnections()
+	for _, t := range c.transports {
+		t.CloseIdleConnections()
+	}
 }
 
 // Repository is one repository of a registry.
@@ -233,34 +222,44 @@ type Repository struct {
 // "docker.io/library/nginx". It is the same for all sources of the repository.
 func (r *Repository) String() string { return r.registry + "/" + r.name }
 
-// nameGrammar is <name> of the distribution specification.
-var nameGrammar = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-
 // pathGrammar is what comes behind the name: tags, digests, and the fixed parts
 // of paths. It has no room for "..", escapes and queries.
 var pathGrammar = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.+:-]*(/[a-zA-Z0-9_][a-zA-Z0-9_.+:-]*)*$`)
 
 // Repository returns the repository name of the registry that is called by
 // that host name, with a port if it has one. It asks nobody. Errors:
-// ErrRegistryRefused for a registry that is neither listed nor public, and
-// blob.ErrNotFound for a name outside the grammar; both are blob.ErrNotFound.
+// ErrRegistryRefused for a registry that is neither listed nor public,
+// ErrRepositoryRefused for one that the operator does not let be asked for,
+// and blob.ErrNotFound for a name outside the grammar; all are
+// blob.ErrNotFound.
 func (c *Client) Repository(registry, name string) (*Repository, error) {
 	if len(name) > 255 || !nameGrammar.MatchString(name) {
 		return nil, fmt.Errorf("%w: invalid repository name", blob.ErrNotFound)
 	}
 	registry = strings.ToLower(registry)
-	ups, ok := c.registries[registry]
-	if !ok {
-		host, err := public.Name(registry)
-		if err != nil {
+	if r, ok := c.registries[registry]; ok {
+		if err := r.permit(registry, name); err != nil {
 			return nil, err
 		}
-		ups = []*upstream{{
-			base:      &url.URL{Scheme: "https", Host: host},
-			label:     unlistedLabel,
-			unlisted:  true,
-			transport: c.guarded,
-		}}
+		return &Repository{client: c, upstreams: r.upstreams, registry: registry, name: name}, nil
 	}
-	return &Repository{client: c, upstreams: slices.Clone(ups), registry: registry, name: name}, nil
+	host, err := public.Name(registry)
+	if err != nil {
+		return nil, err
+	}
+	up := &upstream{base: &url.URL{Scheme: "https", Host: host}, label: unlistedLabel, unlisted: true, transports: c.unlisted}
+	return &Repository{client: c, upstreams: []*upstream{up}, registry: registry, name: name}, nil
+}
+
+// repository returns the name that a repository has at the upstream.
+func (u *upstream) repository(name string) string {
+	return strings.TrimPrefix(u.base.Path+"/"+name, "/")
+}
+
+// carrier returns what carries a request to a URL that u led to.
+func (u *upstream) carrier(to *url.URL) http.RoundTripper {
+	if sameHost(to, u.base) {
+		return u.own
+	}
+	return u.away
 }

@@ -128,7 +128,7 @@ func TestRedirectsOfAnHTTPSRegistry(t *testing.T) {
 		r.AddManifest("lib/x", "v1", "a/b", []byte("{}"))
 		plain.AddBlob("lib/x", []byte(data))
 		plain.AddManifest("lib/x", "v1", "a/b", []byte("{}"))
-		c := w.client(origin.Options{Registries: origin.Upstreams{"reg.pub.com": {"https://reg.pub.com"}}})
+		c := w.client(origin.Options{Registries: origin.Registries{"reg.pub.com": {Upstreams: []string{"https://reg.pub.com"}}}})
 		repo := w.of(c, "reg.pub.com", "lib/x")
 
 		// A blob is proven, whoever sends it; a tag is what the registry says.

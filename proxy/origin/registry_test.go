@@ -37,7 +37,7 @@ func TestRegistries(t *testing.T) {
 		"go-containerregistry's fake": other.URL,
 	} {
 		t.Run(label, func(t *testing.T) {
-			c, err := origin.New(origin.Options{Registries: origin.Upstreams{"r.test": {url}}})
+			c, err := origin.New(origin.Options{Registries: origin.Registries{"r.test": {Upstreams: []string{url}}}})
 			if err != nil {
 				t.Fatal(err)
 			}

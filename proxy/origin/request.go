@@ -125,7 +125,7 @@ func try[T any](ctx context.Context, c *Client, up *upstream, q request, read fu
 // attempt asks one upstream, with a token and through redirects as it wants.
 // The answer is a success; its body is a *body.
 func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Response, error) {
-	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + q.repo + "/" + q.path, RawQuery: q.query}
+	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + up.repository(q.repo) + "/" + q.path, RawQuery: q.query}
 	key := targetKey{method: q.method, url: u.String()}
 	if to := c.targets.get(key); to != nil {
 		resp, err := c.send(ctx, up, q.as(kindRedirect), q.request(to, ""))
@@ -156,7 +156,7 @@ func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
-	scope := "repository:" + q.repo + ":pull"
+	scope := "repository:" + up.repository(q.repo) + ":pull"
 	bearer, err := auth.Find(auth.Parse(resp.Header.Values("WWW-Authenticate")), up.base.Scheme == "http", scope)
 	if err == nil && up.unlisted {
 		_, err = public.Name(bearer.Realm.Host)
@@ -208,7 +208,7 @@ func (c *Client) send(ctx context.Context, up *upstream, q request, req *http.Re
 	}
 	reading, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(limit, func() { cancel(blob.ErrStalled) })
-	resp, err := up.transport.RoundTrip(req.WithContext(reading))
+	resp, err := up.carrier(req.URL).RoundTrip(req.WithContext(reading))
 	if !timer.Stop() && err == nil {
 		_ = resp.Body.Close()
 		err = blob.ErrStalled

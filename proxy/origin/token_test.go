@@ -26,7 +26,7 @@ func TestTokens(t *testing.T) {
 		r := w.registry("u.test:80", origintest.Options{Auth: &origintest.TokenAuth{Service: "the registry", Expires: 100 * time.Second}})
 		d := r.AddBlob("lib/x", []byte(data))
 		r.AddBlob("lib/y", []byte(data))
-		c := w.client(origin.Options{Registries: origin.Upstreams{"r": {"http://u.test"}}})
+		c := w.client(origin.Options{Registries: origin.Registries{"r": {Upstreams: []string{"http://u.test"}}}})
 		pull := func(name string, want ...string) {
 			t.Helper()
 			r.ResetStats()
@@ -178,7 +178,7 @@ func TestHostileChallenges(t *testing.T) {
 				a := w.secure("auth.pub.com", "8.8.4.4", origintest.Options{Auth: &origintest.TokenAuth{}})
 				d := r.AddBlob("lib/x", []byte(data))
 				r.Fault(origintest.Fault{Times: 1, Effect: origintest.Challenge(tt.challenge)})
-				o := origin.Options{Registries: origin.Upstreams{"reg.pub.com": {"https://reg.pub.com"}}}
+				o := origin.Options{Registries: origin.Registries{"reg.pub.com": {Upstreams: []string{"https://reg.pub.com"}}}}
 				if tt.unlisted {
 					o = origin.Options{}
 				}

@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -101,6 +103,23 @@ func (w *world) serve(addr string, r *origintest.Registry, listen func(net.Liste
 	w.pipes[addr] = pipe
 }
 
+// handle serves something else than a registry at addr.
+func (w *world) handle(addr string, f http.HandlerFunc) {
+	pipe, server := origintest.NewPipe(), &http.Server{Handler: f}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(pipe)
+	}()
+	w.closers = append(w.closers, func() {
+		_ = server.Close()
+		<-done
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pipes[addr] = pipe
+}
+
 // pass lets d go by on the bubble's clock.
 func (w *world) pass(d time.Duration) {
 	time.Sleep(d) //nolint:forbidigo // within a synctest bubble nobody waits
@@ -148,6 +167,9 @@ func (w *world) client(o origin.Options) *origin.Client {
 	w.t.Helper()
 	o.Dial, o.Resolver, o.Metrics = w.dial, w, w.metrics
 	o.TLS = &tls.Config{RootCAs: w.pool}
+	if o.Proxy == nil {
+		o.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	}
 	o.Logger = slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	c, err := origin.New(o)
 	if err != nil {
@@ -165,7 +187,7 @@ func (w *world) repository(hosts ...string) *origin.Repository {
 	for _, h := range hosts {
 		bases = append(bases, "http://"+h)
 	}
-	c := w.client(origin.Options{Registries: origin.Upstreams{"r.test": bases}})
+	c := w.client(origin.Options{Registries: origin.Registries{"r.test": {Upstreams: bases}}})
 	return w.of(c, "r.test", "lib/x")
 }
 

@@ -97,18 +97,28 @@ func StartOrigin(ctx context.Context, h *testhost.Host) (*Origin, error) {
 	if err := o.makeCertificate(); err != nil {
 		return nil, fmt.Errorf("origin's certificate: %w", err)
 	}
-	config := fmt.Sprintf(`version: 0.1
-log: {level: warn, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %s}}
-http: {addr: "127.0.0.1:%d", secret: none}
-`, o.storage(), registryPort)
-	if err := os.WriteFile(o.config(), []byte(config), 0o644); err != nil {
-		return nil, err
-	}
 	return o, o.SwitchOn(ctx)
 }
 
-func (o *Origin) config() string { return filepath.Join(o.Host.Dir, "registry.yml") }
+// Registry starts a further docker-registry on the origin's host, with the
+// same content. settings are the lines of its configuration that are not about
+// content and log.
+func (o *Origin) Registry(name, settings string) (*testhost.Process, error) {
+	path, err := testhost.Program("docker-registry")
+	if err != nil {
+		return nil, err
+	}
+	config := filepath.Join(o.Host.Dir, name+".yml")
+	text := fmt.Sprintf(`version: 0.1
+log: {level: warn, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: %s}}
+%s
+`, o.storage(), settings)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	return o.Host.Start(name, testhost.Command{Path: path, Args: []string{"serve", config}})
+}
 
 func (o *Origin) storage() string { return filepath.Join(o.Host.Dir, "registry") }
 
@@ -121,11 +131,8 @@ func (o *Origin) Backend() string { return fmt.Sprintf("http://127.0.0.1:%d", re
 
 // SwitchOn starts the registry and its front.
 func (o *Origin) SwitchOn(ctx context.Context) error {
-	path, err := testhost.Program("docker-registry")
-	if err != nil {
-		return err
-	}
-	o.backend, err = o.Host.Start("docker-registry", testhost.Command{Path: path, Args: []string{"serve", o.config()}})
+	var err error
+	o.backend, err = o.Registry("docker-registry", fmt.Sprintf(`http: {addr: "127.0.0.1:%d", secret: none}`, registryPort))
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,9 @@
 // A setting has one name everywhere: the flag --cache-size is
 // SHOAL_CACHE_SIZE in the environment and cache-size in the file. A flag wins
 // over the environment, the environment over the file, the file over the
-// default; lists are replaced as a whole, registries name by name. Every error
+// default; lists are replaced as a whole, registries name by name: flags and
+// environment hold a registry's upstreams, and what else is set about it stands
+// in the file, under registry.NAME. Every error
 // is an *Error that says where the wrong word stands: the flag, the variable,
 // or file, line, column and key.
 package config
@@ -18,6 +20,8 @@ import (
 	"time"
 
 	"github.com/multiformats/go-multiaddr"
+
+	"shoal/proxy/origin"
 )
 
 // Config is everything that can be set about a node. Load checked all of it.
@@ -31,16 +35,14 @@ type Config struct {
 	Swarm, Announce, Join []multiaddr.Multiaddr
 	Pieces                string // HOST:PORT, or "" for the swarm's host and any free port
 	SwarmKey              string // path of the key file, or ""
-	// Registries maps the name of a registry to its upstreams' base URLs in
-	// the order of preference.
-	Registries   map[string][]string
-	Zone         string
-	CacheSize    int64         // bytes, or 0 for a default that depends on the disk
-	Reverify     time.Duration // age at which a cached blob's proof is renewed before it is served
-	MDNS         bool          // never without a swarm key
-	LogLevel     slog.Level
-	LogFormat    string   // "text" or "json"
-	UnknownNames []string // variables SHOAL_... of the environment that name no setting, sorted
+	Registries            origin.Registries
+	Zone                  string
+	CacheSize             int64         // bytes, or 0 for a default that depends on the disk
+	Reverify              time.Duration // age at which a cached blob's proof is renewed before it is served
+	MDNS                  bool          // never without a swarm key
+	LogLevel              slog.Level
+	LogFormat             string   // "text" or "json"
+	UnknownNames          []string // variables SHOAL_... of the environment that name no setting, sorted
 }
 
 // Error is a wrong word and where it stands.
@@ -94,6 +96,9 @@ func Load(flags Flags, environ []string) (Config, error) {
 			}
 		}
 	}
+	if err := c.setRegistryKeys(merged); err != nil {
+		return Config{}, err
+	}
 	return c, c.finish(merged)
 }
 
@@ -104,7 +109,7 @@ func merge(layers []layer) layer {
 	named := map[string]bool{}
 	for _, l := range layers {
 		for name, words := range l {
-			if name != "registry" {
+			if name != registryKey {
 				if _, ok := merged[name]; !ok {
 					merged[name] = words
 				}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/multiformats/go-multiaddr"
+
+	"shoal/proxy/origin"
 )
 
 const peer = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F"
@@ -62,7 +64,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		DataDir: "/var/lib/shoal", Mirror: "127.0.0.1:5000", Admin: "127.0.0.1:5050",
 		Swarm:      addrs("/ip4/127.0.0.1/tcp/4001"),
-		Registries: map[string][]string{"docker.io": {"https://registry-1.docker.io"}},
+		Registries: origin.Registries{"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}}},
 		Reverify:   24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -84,9 +86,9 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		Announce: addrs("/dns4/a.example/tcp/6", "/ip4/10.0.0.2/tcp/6"),
 		Join:     addrs("/ip4/10.0.0.3/tcp/7/p2p/"+peer, "/dns4/b.example/tcp/8", "/dnsaddr/c.example"),
 		Pieces:   "10.0.0.1:3", SwarmKey: "/k",
-		Registries: map[string][]string{
-			"docker.io": {"https://m.example", "https://registry-1.docker.io"},
-			"ghcr.io":   {"http://127.0.0.1:5001"},
+		Registries: origin.Registries{
+			"docker.io": {Upstreams: []string{"https://m.example", "https://registry-1.docker.io"}},
+			"ghcr.io":   {Upstreams: []string{"http://127.0.0.1:5001"}},
 		},
 		Zone: "a/b", CacheSize: 3 << 29, Reverify: 90 * time.Minute,
 		LogLevel: slog.LevelDebug, LogFormat: "json",
@@ -162,14 +164,36 @@ func TestPrecedence(t *testing.T) {
 	if c.Zone != "flag" || c.Mirror != "127.0.0.1:2" || c.Admin != "127.0.0.1:1" || c.DataDir != "/file" {
 		t.Errorf("zone %q, mirror %q, admin %q, data-dir %q", c.Zone, c.Mirror, c.Admin, c.DataDir)
 	}
-	want := map[string][]string{
-		"a.example": {"http://flag"},
-		"b.example": {"http://env", "http://env2"},
-		"c.example": {"http://file", "http://file2"},
-		"docker.io": {"https://registry-1.docker.io"},
+	want := origin.Registries{
+		"a.example": {Upstreams: []string{"http://flag"}},
+		"b.example": {Upstreams: []string{"http://env", "http://env2"}},
+		"c.example": {Upstreams: []string{"http://file", "http://file2"}},
+		"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}},
 	}
 	if !reflect.DeepEqual(c.Registries, want) {
 		t.Errorf("registries %v, want %v", c.Registries, want)
+	}
+}
+
+func TestSettingsOfARegistry(t *testing.T) {
+	c, err := load(t, []string{"--config=FILE", "--registry=b.example=https://flag"}, nil, `
+registry:
+  docker.io: {deny: [private/*, "*-internal"]}
+  a.example: {ca-file: /ca, client-cert: /c, client-key: /k, insecure-skip-verify: true, allow: team, proxy: none}
+  b.example:
+    upstreams: [https://file/v2/hub/, https://b.example]
+    proxy: http://proxy:3128
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := origin.Registries{
+		"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}, Deny: []string{"private/*", "*-internal"}},
+		"a.example": {CAFile: "/ca", ClientCert: "/c", ClientKey: "/k", InsecureSkipVerify: true, Allow: []string{"team"}, Proxy: origin.ProxyNone},
+		"b.example": {Upstreams: []string{"https://flag"}, Proxy: "http://proxy:3128"}, // a flag says where, not how
+	}
+	if !reflect.DeepEqual(c.Registries, want) {
+		t.Errorf("got  %+v\nwant %+v", c.Registries, want)
 	}
 }
 
@@ -210,8 +234,18 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"no mapping", "- a\n", `FILE:1:1: must be a mapping of names to values`},
 		{"two documents", "zone: a\n---\nzone: b\n", `FILE:3:`},
 		{"registry as a list", "registry: [a]\n", `FILE:1:11: registry: must be a mapping`},
-		{"registry without upstreams", "registry:\n  ghcr.io: {upstreams: []}\n", `FILE:2:3: registry.ghcr.io: has no upstreams`},
-		{"unknown key of a registry", "registry:\n  ghcr.io:\n    upstream: http://x\n", `FILE:3:5: registry.ghcr.io.upstream: is no setting of a registry: there is upstreams`},
+		{"registry without upstreams", "registry:\n  ghcr.io: {upstreams: []}\n", `FILE:2:13: registry.ghcr.io.upstreams: is empty`},
+		{"registry without anything", "registry:\n  ghcr.io: {}\n", `FILE:2:3: registry.ghcr.io: says nothing`},
+		{"unknown key of a registry", "registry:\n  ghcr.io:\n    upstream: http://x\n", `FILE:3:5: registry.ghcr.io.upstream: is no setting of a registry: there are upstreams, ca-file, client-cert, `},
+		{"name of a registry", "registry:\n  Ghcr.io: {deny: [a]}\n", `FILE:2:20: registry.Ghcr.io.deny: "Ghcr.io" is no name of a registry`},
+		{"bad pattern", "registry:\n  ghcr.io: {allow: [a/*, 'b[']}\n", `FILE:2:26: registry.ghcr.io.allow: "b[" is no pattern of repositories`},
+		{"pattern with a slash", "registry:\n  ghcr.io: {deny: /a}\n", `"/a" is no pattern of repositories: use for instance library/* or team/app`},
+		{"bad proxy", "registry:\n  ghcr.io: {proxy: 'proxy:3128'}\n", `"proxy:3128" is no proxy: use http://HOST:PORT, socks5://HOST:PORT or none`},
+		{"password for a proxy", "registry:\n  ghcr.io: {proxy: 'http://me:secret@proxy:3128'}\n", `http://me:xxxxx@proxy:3128: credentials do not belong here`},
+		{"certificate without a key", "registry:\n  ghcr.io: {client-cert: /c}\n", `FILE:2:26: registry.ghcr.io.client-cert: client-cert and client-key belong together`},
+		{"key without a certificate", "registry:\n  ghcr.io: {client-key: /c}\n", `FILE:2:25: registry.ghcr.io.client-key: client-cert and client-key belong together`},
+		{"unsure", "registry:\n  ghcr.io: {insecure-skip-verify: perhaps}\n", `registry.ghcr.io.insecure-skip-verify: "perhaps": use true or false`},
+		{"list for a file", "registry:\n  ghcr.io: {ca-file: [a]}\n", `registry.ghcr.io.ca-file: must be a plain value`},
 		{"bad upstream", "registry:\n  ghcr.io:\n    upstreams:\n      - https://ghcr.io\n      - ftp://x\n", `FILE:5:9: registry.ghcr.io.upstreams: "ftp://x" is no URL of a registry`},
 		{"alias", "zone: &z a\n", `FILE:1:7: zone: must be a plain value, not a anchor`},
 		{"beyond loopback", "swarm: /ip4/0.0.0.0/tcp/4001\n", `FILE:1:8: swarm: /ip4/0.0.0.0/tcp/4001 is beyond loopback, which needs a swarm key`},
@@ -250,8 +284,8 @@ func TestBadWords(t *testing.T) {
 		{"--registry=Docker.io=https://x", `"Docker.io" is no name of a registry`},
 		{"--registry=docker.io=https://x,,https://y", `"" is no URL of a registry`},
 		{"--registry=docker.io=https://u:secret@x", `https://u:xxxxx@x: credentials do not belong into the URL`},
-		{"--registry=docker.io=https://x?a=b", `"https://x?a=b" has more than scheme, host and port`},
-		{"--registry=docker.io=https://x/v2/", `"https://x/v2/" has more than scheme, host and port`},
+		{"--registry=docker.io=https://x?a=b", `"https://x?a=b" has more than scheme, host, port and path`},
+		{"--registry=docker.io=https://x/Y", `"https://x/Y": the path is no folder of repositories: use https://HOST/PROJECT`},
 		{"--zone=a b", `--zone: "a b" is no name of a zone`},
 		{"--reverify=24", `--reverify: "24" is no duration`},
 		{"--reverify=1s", `--reverify: "1s" is out of range`},
@@ -292,6 +326,7 @@ func FuzzParseFile(f *testing.F) {
 	f.Add("swarm: /ip4/127.0.0.1/tcp/0\njoin: [/dns4/a.example/tcp/1/p2p/" + peer + "]\nno-mdns: yes\n")
 	f.Add("cache-size: 10GiB\nreverify: 90m\nlog-level: debug\nlog-format: json\nswarm-key: k\npieces: a:1\n")
 	f.Add("join:\n- a\n- b\n---\n")
+	f.Add("registry:\n  ghcr.io: {deny: [a, b], proxy: none, a.b: c}\n")
 	f.Add("a: &a [*a]\n? [x]\n: y\n<<: {zone: 1}\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		words, err := parseFile("f", []byte(text))
@@ -301,18 +336,28 @@ func FuzzParseFile(f *testing.F) {
 			}
 			return
 		}
-		var c Config
+		c := Config{Registries: origin.Registries{}}
+		placed := func(err error) {
+			if e, ok := errors.AsType[*Error](err); !ok || !strings.HasPrefix(e.Where, "f:") {
+				t.Errorf("an error that names no place: %v", err)
+			}
+		}
 		for name, list := range words {
+			if strings.HasPrefix(name, registryKey+".") {
+				continue // setRegistryKeys looks at it
+			}
 			s, ok := find(name)
 			if !ok {
 				t.Fatalf("accepted %q", name)
 			}
 			if err := s.set(&c, list); err != nil {
-				if e, ok := errors.AsType[*Error](err); !ok || !strings.HasPrefix(e.Where, "f:") {
-					t.Errorf("an error that names no place: %v", err)
-				}
+				placed(err)
 				return
 			}
+		}
+		if err := c.setRegistryKeys(words); err != nil {
+			placed(err)
+			return
 		}
 		if c.CacheSize != 0 && (c.CacheSize < minCacheSize || c.CacheSize > maxCacheSize) || c.Reverify != 0 && c.Reverify < minReverify || len(c.Zone) > 64 {
 			t.Errorf("out of bounds: %+v", c)

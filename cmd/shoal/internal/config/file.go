@@ -40,7 +40,12 @@ func parseFile(name string, text []byte) (layer, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if l[e.name], err = f.setting(e); err != nil {
+			if e.name == registryKey {
+				err = f.registries(l, e)
+			} else {
+				l[e.name], err = f.setting(e)
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
@@ -65,8 +70,6 @@ func (f file) setting(e entry) ([]word, error) {
 	switch {
 	case !known:
 		return nil, f.errorf(e.key, e.path, "is no setting: there are %s", strings.Join(names(), ", "))
-	case e.name == "registry":
-		return f.registries(e)
 	case s.list:
 		return f.list(e)
 	}
@@ -74,36 +77,54 @@ func (f file) setting(e entry) ([]word, error) {
 	return []word{w}, err
 }
 
-// registries turns NAME: {upstreams: [URL, ...]} into words NAME=URL.
-func (f file) registries(e entry) ([]word, error) {
+// registries puts NAME: {upstreams: [URL, ...], KEY: VALUE, ...} into l: the
+// upstreams as words NAME=URL, as a flag has them, and other keys as
+// registry.NAME.KEY.
+func (f file) registries(l layer, e entry) error {
 	registries, err := f.entries(e.value, e.path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var words []word
 	for _, r := range registries {
 		keys, err := f.entries(r.value, r.path)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		before := len(words)
+		if len(keys) == 0 {
+			return f.errorf(r.key, r.path, "says nothing: name its upstreams")
+		}
 		for _, k := range keys {
-			if k.name != "upstreams" {
-				return nil, f.errorf(k.key, k.path, "is no setting of a registry: there is upstreams")
-			}
-			urls, err := f.list(k)
+			words, err := f.registrySetting(k)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			for _, u := range urls {
-				words = append(words, word{text: r.name + "=" + u.text, where: u.where})
+			if k.name != upstreamsKey {
+				l[k.path] = words
+				continue
 			}
-		}
-		if len(words) == before {
-			return nil, f.errorf(r.key, r.path, "has no upstreams")
+			for _, w := range words {
+				l[registryKey] = append(l[registryKey], word{text: r.name + "=" + w.text, where: w.where})
+			}
 		}
 	}
-	return words, nil
+	return nil
+}
+
+// registrySetting returns the words of a key of a registry.
+func (f file) registrySetting(k entry) ([]word, error) {
+	s, known := findRegistrySetting(k.name)
+	if !known && k.name != upstreamsKey {
+		return nil, f.errorf(k.key, k.path, "is no setting of a registry: there are %s", strings.Join(registryNames(), ", "))
+	}
+	if known && !s.list {
+		w, err := f.scalar(k.value, k.path)
+		return []word{w}, err
+	}
+	words, err := f.list(k)
+	if err == nil && len(words) == 0 {
+		return nil, f.errorf(k.key, k.path, "is empty: leave it out instead")
+	}
+	return words, err
 }
 
 // list returns the words of a sequence of scalars; a scalar is a list of one.

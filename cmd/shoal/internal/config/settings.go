@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -67,7 +65,7 @@ func nodeSettings() []setting {
 			c.Admin = s
 			return checkAddr(s)
 		})},
-		{name: "registry", list: true, value: "docker.io=https://registry-1.docker.io", set: setRegistries},
+		{name: registryKey, list: true, value: "docker.io=https://registry-1.docker.io", set: setUpstreams},
 		{name: "cache-size", set: one(func(c *Config, s string) (err error) {
 			c.CacheSize, err = parseSize(s)
 			return err
@@ -154,52 +152,6 @@ func each(set func(*Config, string) error) func(*Config, []word) error {
 		}
 		return nil
 	}
-}
-
-// setRegistries reads NAME=URL[,URL]; a name that comes again adds upstreams.
-func setRegistries(c *Config, words []word) error {
-	c.Registries = map[string][]string{}
-	for _, w := range words {
-		name, list, ok := strings.Cut(w.text, "=")
-		if !ok || list == "" {
-			return w.errorf("%q: use NAME=URL[,URL], for instance docker.io=https://registry-1.docker.io", w.text)
-		}
-		if err := checkRegistryName(name); err != nil {
-			return &Error{Where: w.where, Err: err}
-		}
-		for upstream := range strings.SplitSeq(list, ",") {
-			if err := checkUpstream(upstream); err != nil {
-				return &Error{Where: w.where, Err: err}
-			}
-			c.Registries[name] = append(c.Registries[name], strings.TrimRight(upstream, "/"))
-		}
-	}
-	return nil
-}
-
-// registryPattern is a host with an optional port, as image references spell
-// it (distribution reference grammar, without the upper case that no registry
-// answers to).
-var registryPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?$`)
-
-func checkRegistryName(name string) error {
-	if !registryPattern.MatchString(name) {
-		return fmt.Errorf("%q is no name of a registry: use a host such as ghcr.io or localhost:5001", name)
-	}
-	return nil
-}
-
-func checkUpstream(s string) error {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil, u.Scheme != "https" && u.Scheme != "http", u.Host == "":
-		return fmt.Errorf("%q is no URL of a registry: use https://HOST or http://HOST:PORT", s)
-	case u.User != nil:
-		return fmt.Errorf("%s: credentials do not belong into the URL", u.Redacted())
-	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "":
-		return fmt.Errorf("%q has more than scheme, host and port", s)
-	}
-	return nil
 }
 
 func notEmpty(s string) error {

@@ -1,0 +1,132 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"shoal/proxy/origin"
+)
+
+// registryKey is the setting that lists registries, and upstreamsKey what a
+// registry has in the file for the URLs that a flag has behind its name.
+const (
+	registryKey  = "registry"
+	upstreamsKey = "upstreams"
+)
+
+// registrySetting is one row of the table of what can be set about a registry
+// besides its upstreams.
+type registrySetting struct {
+	name string
+	list bool
+	set  func(r *origin.Registry, s string) error // a word of a list in turn
+}
+
+func registrySettings() []registrySetting {
+	return []registrySetting{
+		{name: "ca-file", set: func(r *origin.Registry, s string) error { r.CAFile = s; return notEmpty(s) }},
+		{name: "client-cert", set: func(r *origin.Registry, s string) error { r.ClientCert = s; return notEmpty(s) }},
+		{name: "client-key", set: func(r *origin.Registry, s string) error { r.ClientKey = s; return notEmpty(s) }},
+		{name: "insecure-skip-verify", set: func(r *origin.Registry, s string) (err error) {
+			r.InsecureSkipVerify, err = parseBool(s)
+			return err
+		}},
+		{name: "proxy", set: func(r *origin.Registry, s string) error { r.Proxy = s; return origin.CheckProxy(s) }},
+		{name: "allow", list: true, set: func(r *origin.Registry, s string) error {
+			r.Allow = append(r.Allow, s)
+			return origin.CheckPattern(s)
+		}},
+		{name: "deny", list: true, set: func(r *origin.Registry, s string) error {
+			r.Deny = append(r.Deny, s)
+			return origin.CheckPattern(s)
+		}},
+	}
+}
+
+func findRegistrySetting(name string) (registrySetting, bool) {
+	all := registrySettings()
+	i := slices.IndexFunc(all, func(s registrySetting) bool { return s.name == name })
+	if i < 0 {
+		return registrySetting{}, false
+	}
+	return all[i], true
+}
+
+// registryNames returns the names of all settings of a registry.
+func registryNames() []string {
+	all := []string{upstreamsKey}
+	for _, s := range registrySettings() {
+		all = append(all, s.name)
+	}
+	return all
+}
+
+// setUpstreams reads NAME=URL[,URL]; a name that comes again adds upstreams.
+func setUpstreams(c *Config, words []word) error {
+	c.Registries = origin.Registries{}
+	for _, w := range words {
+		name, list, ok := strings.Cut(w.text, "=")
+		if !ok || list == "" {
+			return w.errorf("%q: use NAME=URL[,URL], for instance docker.io=https://registry-1.docker.io", w.text)
+		}
+		if err := checkRegistryName(name); err != nil {
+			return &Error{Where: w.where, Err: err}
+		}
+		r := c.Registries[name]
+		for upstream := range strings.SplitSeq(list, ",") {
+			if err := origin.CheckUpstream(upstream); err != nil {
+				return &Error{Where: w.where, Err: err}
+			}
+			r.Upstreams = append(r.Upstreams, strings.TrimRight(upstream, "/"))
+		}
+		c.Registries[name] = r
+	}
+	return nil
+}
+
+// setRegistryKeys reads what the file says of registries besides upstreams,
+// which are the registry itself where nothing else is said.
+func (c *Config) setRegistryKeys(merged layer) error {
+	for _, path := range slices.Sorted(maps.Keys(merged)) {
+		rest, ok := strings.CutPrefix(path, registryKey+".")
+		if !ok {
+			continue
+		}
+		words := merged[path]
+		dot := strings.LastIndexByte(rest, '.') // names have dots, keys have none
+		name := rest[:dot]
+		if err := checkRegistryName(name); err != nil {
+			return &Error{Where: words[0].where, Err: err}
+		}
+		s, _ := findRegistrySetting(rest[dot+1:]) // the file was read by the same table
+		r := c.Registries[name]
+		for _, w := range words {
+			if err := s.set(&r, w.text); err != nil {
+				return &Error{Where: w.where, Err: err}
+			}
+		}
+		c.Registries[name] = r
+	}
+	for name, r := range c.Registries {
+		if (r.ClientCert == "") != (r.ClientKey == "") {
+			words := append(merged[registryKey+"."+name+".client-cert"], merged[registryKey+"."+name+".client-key"]...)
+			return words[0].errorf("client-cert and client-key belong together: set both")
+		}
+	}
+	return nil
+}
+
+// registryPattern is a host with an optional port, as image references spell
+// it (distribution reference grammar, without the upper case that no registry
+// answers to).
+var registryPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?$`)
+
+func checkRegistryName(name string) error {
+	if !registryPattern.MatchString(name) {
+		return fmt.Errorf("%q is no name of a registry: use a host such as ghcr.io or localhost:5001", name)
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package origin
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+
+	"shoal/blobcache/blob"
+)
+
+// Registries are those that the operator listed, by the name that requests
+// have for them.
+type Registries map[string]Registry
+
+// Registry is what the operator says of a registry.
+type Registry struct {
+	// Upstreams are base URLs, the first one preferred: see CheckUpstream.
+	// None is https://NAME, and for docker.io https://registry-1.docker.io.
+	Upstreams []string
+
+	// CAFile is a file with certificates, in PEM, that are trusted besides the
+	// system's.
+	CAFile string
+	// ClientCert and ClientKey are files, in PEM, for the upstreams and nobody
+	// else. They are read for each connection, so that they can be renewed.
+	// Both or none.
+	ClientCert, ClientKey string
+	// InsecureSkipVerify takes any certificate of the upstreams.
+	InsecureSkipVerify bool
+	// Proxy is the URL of a proxy for all that belongs to the registry, or
+	// ProxyNone; empty is what the environment says.
+	Proxy string
+
+	// Allow and Deny are patterns of repositories (see CheckPattern) that may
+	// be asked for, or not. Deny wins; no Allow is all.
+	Allow, Deny []string
+}
+
+// ProxyNone is the Proxy of a registry that is reached directly, whatever the
+// environment says.
+const ProxyNone = "none"
+
+// ErrRepositoryRefused is a repository that the operator does not let be asked
+// for. It is a blob.ErrNotFound too, so that runtimes go on by themselves.
+var ErrRepositoryRefused = fmt.Errorf("%w: refused by the configuration", blob.ErrNotFound)
+
+// nameGrammar is <name> of the distribution specification.
+var nameGrammar = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+
+// CheckUpstream returns why s is not the base URL of an upstream, or nil. It
+// is https or http, a host, a port if need be, and a path if the upstream has
+// all repositories in a folder, as the proxy projects of Harbor do: of
+// https://HOST/PROJECT, library/alpine is PROJECT/library/alpine. That may be
+// written as https://HOST/v2/PROJECT, too.
+func CheckUpstream(s string) error {
+	_, err := parseBase(s)
+	return err
+}
+
+// parseBase reads the base URL of an upstream. Its path is the folder of the
+// repositories, with a slash in front, or nothing.
+func parseBase(base string) (*url.URL, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		// The error would quote it, with a password if it holds one.
+		return nil, errors.New("is no URL of a registry: use https://HOST or http://HOST:PORT")
+	}
+	switch {
+	case u.User != nil:
+		return nil, fmt.Errorf("%s: credentials do not belong into the URL", u.Redacted())
+	case u.Scheme != "https" && u.Scheme != "http", u.Host == "":
+		return nil, fmt.Errorf("%q is no URL of a registry: use https://HOST or http://HOST:PORT", base)
+	case u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+		return nil, fmt.Errorf("%q has more than scheme, host, port and path", base)
+	}
+	folder := strings.Trim(u.Path, "/")
+	if folder == "v2" {
+		folder = ""
+	}
+	folder = strings.TrimPrefix(folder, "v2/")
+	if folder == "" {
+		return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+	}
+	if !nameGrammar.MatchString(folder) || path.Base(folder) == "v2" {
+		return nil, fmt.Errorf("%q: the path is no folder of repositories: use https://HOST/PROJECT", base)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/" + folder}, nil
+}
+
+// CheckPattern returns why s is not a pattern of repositories, or nil. It is
+// one of path.Match, for the name of a repository without its registry, and
+// covers all that lies below what it matches, too.
+func CheckPattern(s string) error {
+	if _, err := path.Match(s, ""); err != nil || strings.Trim(s, "/") != s || s == "" {
+		return fmt.Errorf("%q is no pattern of repositories: use for instance library/* or team/app", s)
+	}
+	return nil
+}
+
+// covers tells whether pattern matches the repository or a folder that it is
+// in.
+func covers(pattern, name string) bool {
+	for at := name; at != "."; at = path.Dir(at) {
+		if ok, err := path.Match(pattern, at); ok && err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// permit returns an ErrRepositoryRefused if the operator does not let name be
+// asked for.
+func (r Registry) permit(registry, name string) error {
+	for _, p := range r.Deny {
+		if covers(p, name) {
+			return fmt.Errorf("%w: %s/%s is covered by %q of deny", ErrRepositoryRefused, registry, name, p)
+		}
+	}
+	for _, p := range r.Allow {
+		if covers(p, name) {
+			return nil
+		}
+	}
+	if len(r.Allow) > 0 {
+		return fmt.Errorf("%w: no pattern of allow covers %s/%s", ErrRepositoryRefused, registry, name)
+	}
+	return nil
+}
+
+// CheckProxy returns why s is not the URL of a proxy, nor ProxyNone, or nil.
+func CheckProxy(s string) error {
+	if s == ProxyNone {
+		return nil
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err == nil && u.User != nil:
+		return fmt.Errorf("%s: credentials do not belong here: set HTTPS_PROXY in the environment", u.Redacted())
+	case err != nil, u.Scheme != "http" && u.Scheme != "socks5", u.Host == "", strings.Trim(u.Path, "/") != "":
+		return fmt.Errorf("%q is no proxy: use http://HOST:PORT, socks5://HOST:PORT or %s", s, ProxyNone)
+	}
+	return nil
+}
+
+// check returns what is wrong with the registry, or nil.
+func (r Registry) check() error {
+	var errs []error
+	for _, u := range r.Upstreams {
+		errs = append(errs, CheckUpstream(u))
+	}
+	for _, p := range append(r.Allow[:len(r.Allow):len(r.Allow)], r.Deny...) {
+		errs = append(errs, CheckPattern(p))
+	}
+	if r.Proxy != "" {
+		errs = append(errs, CheckProxy(r.Proxy))
+	}
+	if (r.ClientCert == "") != (r.ClientKey == "") {
+		errs = append(errs, errors.New("client-cert and client-key belong together"))
+	}
+	return errors.Join(errs...)
+}
+
+// tls returns the client configurations for the upstreams themselves, and for
+// where they lead to: the latter sees no client certificate and is always
+// verified.
+func (r Registry) tls(base *tls.Config) (own, away *tls.Config, err error) {
+	if away = base.Clone(); away == nil {
+		away = &tls.Config{}
+	}
+	if r.CAFile != "" {
+		if away.RootCAs, err = readCAs(r.CAFile, away.RootCAs); err != nil {
+			return nil, nil, fmt.Errorf("ca-file: %w", err)
+		}
+	}
+	own = away.Clone()
+	own.InsecureSkipVerify = r.InsecureSkipVerify
+	if r.ClientCert != "" {
+		if _, err := tls.LoadX509KeyPair(r.ClientCert, r.ClientKey); err != nil {
+			return nil, nil, fmt.Errorf("client-cert and client-key: %w", err)
+		}
+		own.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			cert, err := tls.LoadX509KeyPair(r.ClientCert, r.ClientKey)
+			return &cert, err
+		}
+	}
+	return own, away, nil
+}
+
+// readCAs returns the certificates of a file and those of pool, or of the
+// system if it is nil.
+func readCAs(file string, pool *x509.CertPool) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if pool != nil {
+		pool = pool.Clone()
+	} else if pool, err = x509.SystemCertPool(); err != nil {
+		return nil, err
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
+	}
+	return pool, nil
+}
+
+// proxy returns the proxy for requests; environment says it where the
+// registry does not.
+func (r Registry) proxy(environment proxyFunc) (proxyFunc, error) {
+	switch r.Proxy {
+	case "":
+		return environment, nil
+	case ProxyNone:
+		return nil, nil
+	}
+	u, err := url.Parse(r.Proxy)
+	return http.ProxyURL(u), err
+}
