@@ -59,7 +59,7 @@ func explain(err error, req request.Request) failure {
 	case errors.Is(err, blob.ErrNotFound):
 		return failure{http.StatusNotFound, unknown, "not known to the registry, nor to a member of the swarm"}
 	case errors.Is(err, blob.ErrDenied):
-		return failure{http.StatusNotFound, unknown, "the registry denied it to anonymous clients"}
+		return failure{http.StatusNotFound, unknown, "the registry denied it to this mirror"}
 	default:
 		return failure{http.StatusNotFound, unknown, "not to be had now; the mirror's log says why"}
 	}
@@ -69,9 +69,9 @@ func explain(err error, req request.Request) failure {
 func denied(err error) failure {
 	var response *origin.ResponseError
 	if errors.As(err, &response) && response.Status == http.StatusUnauthorized {
-		return failure{http.StatusUnauthorized, "UNAUTHORIZED", "the registry wants credentials, and this mirror asks as anonymous"}
+		return failure{http.StatusUnauthorized, "UNAUTHORIZED", "the registry wants credentials that this mirror does not have"}
 	}
-	return failure{http.StatusForbidden, "DENIED", "the registry denied it to anonymous clients"}
+	return failure{http.StatusForbidden, "DENIED", "the registry denied it to this mirror"}
 }
 
 // body returns the failure as the JSON of the specification's "Error Codes".

@@ -12,6 +12,8 @@ import (
 
 // health is the breaker of an upstream that is shared by all its questions.
 type health struct {
+	telling sync.Mutex // is held while an outcome is noted and told
+
 	mu      sync.Mutex
 	breaker breaker
 }
@@ -91,6 +93,8 @@ func (c *Client) note(up *upstream, era int, err error) {
 	if up.health == nil {
 		return
 	}
+	up.health.telling.Lock()
+	defer up.health.telling.Unlock()
 	before, after := up.health.note(era, err)
 	log := c.o.Logger.With("registry", up.label, "upstream", up.base.String())
 	switch {
@@ -101,7 +105,7 @@ func (c *Client) note(up *upstream, era int, err error) {
 	case after.open:
 		c.metrics.failing.WithLabelValues(up.label, up.base.String()).Set(1)
 		c.metrics.failures.WithLabelValues(up.label, up.base.String()).Inc()
-		log.Warn("upstream fails: others are asked first", "error", err, "pause", time.Until(after.until).Round(time.Millisecond))
+		log.Warn("upstream fails", "error", err, "pause", time.Until(after.until).Round(time.Millisecond))
 	default:
 		c.metrics.failing.WithLabelValues(up.label, up.base.String()).Set(0)
 		log.Info("upstream works again")

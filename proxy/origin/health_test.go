@@ -116,7 +116,7 @@ func TestASilentUpstreamCostsOnce(t *testing.T) {
 		p.pull(0, "a.test")
 		p.saw(1, 0)
 		if log := w.log.String(); strings.Count(log, "level=WARN") != 1 || strings.Count(log, "level=INFO") != 1 ||
-			!strings.Contains(log, `msg="upstream fails: others are asked first" registry=r.test upstream=http://a.test error="http://a.test: no progress: no headers for 2.5s"`) ||
+			!strings.Contains(log, `msg="upstream fails" registry=r.test upstream=http://a.test error="http://a.test: no progress: no headers for 2.5s"`) ||
 			!strings.Contains(log, `msg="upstream works again" registry=r.test upstream=http://a.test`) {
 			t.Errorf("log:\n%s", log)
 		}

@@ -117,7 +117,9 @@ type upstream struct {
 	label    string   // of the registry, in metrics
 	unlisted bool     // everything it leads to must be public
 	transports
-	health *health // nil if it is not listed, because then there is no other
+	login  *auth.Login // nil is anonymous
+	basic  atomic.Bool // it was seen to want the password with each request
+	health *health     // nil if it is not listed, because then there is no other
 }
 
 // New returns a Client. It fails if a Registry is not as its fields want it,
@@ -131,20 +133,21 @@ func New(o Options) (*Client, error) {
 	if c.metrics, err = newMetrics(o.Metrics); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
-	if err := c.list(DockerHub, Registry{}); err != nil {
-		return nil, err
-	}
+	registries := Registries{DockerHub: {}}
 	for name, r := range o.Registries {
-		if err := c.list(strings.ToLower(name), r); err != nil {
+		registries[strings.ToLower(name)] = r
+	}
+	for name, r := range registries {
+		if err := c.list(name, r); err != nil {
 			return nil, fmt.Errorf("registry %s: %w", name, err)
 		}
 	}
 	return c, nil
 }
 
-// list takes a registry in, or another one of that name instead.
+// list takes a registry in.
 func (c *Client) list(name string, r Registry) error {
-	if err := r.check(); err != nil {
+	if err := r.Check(); err != nil {
 		return err
 	}
 	if len(r.Upstreams) == 0 {
@@ -167,6 +170,12 @@ func (c *Client) list(name string, r Registry) error {
 			return err
 		}
 		up := &upstream{base: u, label: name, transports: t, health: &health{}}
+		if r.Username != "" && (len(listed.upstreams) == 0 || sameHost(u, listed.upstreams[0].base)) {
+			up.login = &auth.Login{Username: r.Username, File: r.PasswordFile}
+			if _, err := up.login.Basic(); err != nil {
+				return err
+			}
+		}
 		c.metrics.failing.WithLabelValues(name, u.String()).Set(0)
 		listed.upstreams = append(listed.upstreams, up)
 	}
@@ -262,4 +271,16 @@ func (u *upstream) carrier(to *url.URL) http.RoundTripper {
 		return u.own
 	}
 	return u.away
+}
+
+// advice says what to do about a 401.
+func (u *upstream) advice() string {
+	name := u.label
+	if u.unlisted {
+		name = u.base.Host
+	}
+	if u.login == nil {
+		return fmt.Sprintf("no credentials for %s: add username and password-file to registry.%s if it exists and is private", u.base.Host, name)
+	}
+	return fmt.Sprintf("%s does not take the credentials of %s: look at username and password-file of registry.%s", u.base.Host, u.login.Username, name)
 }

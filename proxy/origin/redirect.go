@@ -38,13 +38,13 @@ func (c *Client) follow(ctx context.Context, up *upstream, q request, key target
 		if err != nil {
 			return nil, err
 		}
-		token := ""
-		if sameHost(to, up.base) {
-			token = c.tokens.Cached(tokenKey(up, q))
-		} else {
+		authorization := ""
+		if !sameHost(to, up.base) {
 			left = true
+		} else if authorization, err = c.authorization(up, q); err != nil {
+			return nil, err
 		}
-		if resp, err = c.send(ctx, up, q.as(kindRedirect), q.request(to, token)); err != nil {
+		if resp, err = c.send(ctx, up, q.as(kindRedirect), q.request(to, authorization)); err != nil {
 			return nil, err
 		}
 		from = to
@@ -104,8 +104,9 @@ type targets struct {
 	cache *lru.Cache[targetKey, target]
 }
 
-// targetKey is a request that was redirected. URLs are signed for a method.
-type targetKey struct{ method, url string }
+// targetKey is a request that was redirected. URLs are signed for a method, and
+// were given to the credentials of a registry.
+type targetKey struct{ registry, method, url string }
 
 type target struct {
 	url     *url.URL

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"shoal/blobcache/blob"
@@ -38,10 +39,26 @@ type Registry struct {
 	// ProxyNone; empty is what the environment says.
 	Proxy string
 
+	// Username and PasswordFile log in at the host of the first upstream, and
+	// at the token endpoint that it names. Both or none, and only with an
+	// Access of AccessShared.
+	Username, PasswordFile string
+	// CredentialsInClear lets them go over http://.
+	CredentialsInClear bool
+	// Access is who may have what is asked for: AccessPublic, which is the
+	// same as nothing, or AccessShared.
+	Access string
+
 	// Allow and Deny are patterns of repositories (see CheckPattern) that may
 	// be asked for, or not. Deny wins; no Allow is all.
 	Allow, Deny []string
 }
+
+// Values of Access.
+const (
+	AccessPublic = "public" // everybody: the registry is asked as anonymous
+	AccessShared = "shared" // whoever reaches the mirror, or is in the swarm
+)
 
 // ProxyNone is the Proxy of a registry that is reached directly, whatever the
 // environment says.
@@ -149,22 +166,62 @@ func CheckProxy(s string) error {
 	return nil
 }
 
-// check returns what is wrong with the registry, or nil.
-func (r Registry) check() error {
-	var errs []error
+// Check returns the first thing that is wrong with the registry, or nil. It
+// opens no files.
+func (r Registry) Check() error {
 	for _, u := range r.Upstreams {
-		errs = append(errs, CheckUpstream(u))
+		if err := CheckUpstream(u); err != nil {
+			return err
+		}
 	}
-	for _, p := range append(r.Allow[:len(r.Allow):len(r.Allow)], r.Deny...) {
-		errs = append(errs, CheckPattern(p))
+	for _, p := range slices.Concat(r.Allow, r.Deny) {
+		if err := CheckPattern(p); err != nil {
+			return err
+		}
 	}
 	if r.Proxy != "" {
-		errs = append(errs, CheckProxy(r.Proxy))
+		if err := CheckProxy(r.Proxy); err != nil {
+			return err
+		}
 	}
 	if (r.ClientCert == "") != (r.ClientKey == "") {
-		errs = append(errs, errors.New("client-cert and client-key belong together"))
+		return errors.New("client-cert and client-key belong together: set both")
 	}
-	return errors.Join(errs...)
+	return r.checkLogin()
+}
+
+// CheckAccess returns why s is not a value of Access, or nil.
+func CheckAccess(s string) error {
+	if s != AccessPublic && s != AccessShared {
+		return fmt.Errorf("%q is no access: use %s or %s", s, AccessPublic, AccessShared)
+	}
+	return nil
+}
+
+// checkLogin returns why the credentials cannot be used, or nil.
+func (r Registry) checkLogin() error {
+	if r.Access != "" {
+		if err := CheckAccess(r.Access); err != nil {
+			return err
+		}
+	}
+	switch {
+	case (r.Username == "") != (r.PasswordFile == ""):
+		return errors.New("username and password-file belong together")
+	case r.Username == "":
+		return nil
+	case strings.ContainsFunc(r.Username, func(c rune) bool { return c == ':' || c < ' ' || c == 0x7f }):
+		return errors.New("username has a colon or control characters")
+	case r.Access != AccessShared:
+		return errors.New(`with credentials, whoever reaches this mirror may pull what they can get, and every holder of the swarm key may have it: set "access: shared" if that is meant`)
+	case len(r.Upstreams) == 0 || r.CredentialsInClear:
+		return nil
+	}
+	u, err := parseBase(r.Upstreams[0])
+	if err == nil && u.Scheme == "http" {
+		err = fmt.Errorf(`%s would get the password in clear: use https://, or set "credentials-in-clear: true"`, u)
+	}
+	return err
 }
 
 // tls returns the client configurations for the upstreams themselves, and for

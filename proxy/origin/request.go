@@ -126,7 +126,7 @@ func try[T any](ctx context.Context, c *Client, up *upstream, q request, read fu
 // The answer is a success; its body is a *body.
 func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Response, error) {
 	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + up.repository(q.repo) + "/" + q.path, RawQuery: q.query}
-	key := targetKey{method: q.method, url: u.String()}
+	key := targetKey{registry: up.label, method: q.method, url: u.String()}
 	if to := c.targets.get(key); to != nil {
 		resp, err := c.send(ctx, up, q.as(kindRedirect), q.request(to, ""))
 		if err == nil && !refused(resp.StatusCode) {
@@ -147,54 +147,93 @@ func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Re
 	return c.follow(ctx, up, q, key, resp)
 }
 
-// authorized sends q to u, gets a token if it is asked to, and sends it once
-// more.
+// authorized sends q to u, and once more with what it is then asked for.
 func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url.URL) (*http.Response, error) {
-	key := tokenKey(up, q)
-	token := c.tokens.Cached(key)
-	resp, err := c.send(ctx, up, q, q.request(u, token))
+	authorization, err := c.authorization(up, q)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.send(ctx, up, q, q.request(u, authorization))
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
-	scope := "repository:" + up.repository(q.repo) + ":pull"
-	bearer, err := auth.Find(auth.Parse(resp.Header.Values("WWW-Authenticate")), up.base.Scheme == "http", scope)
+	challenges := auth.Parse(resp.Header.Values("WWW-Authenticate"))
+	bearer, err := auth.Find(challenges, up.base.Scheme == "http", "repository:"+up.repository(q.repo)+":pull")
 	if err == nil && up.unlisted {
 		_, err = public.Name(bearer.Realm.Host)
 	}
-	if err != nil {
-		// Without a token this is the answer.
+	switch {
+	case err == nil:
+		raw := c.discard(resp)
+		token, err := c.token(ctx, up, q, authorization, bearer)
+		if errors.Is(err, blob.ErrDenied) {
+			return nil, responseError(up, q, resp, raw, err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", up.base, err)
+		}
+		authorization = bearerPrefix + token
+	case up.login != nil && !strings.HasPrefix(authorization, "Basic ") && auth.WantsBasic(challenges):
+		c.discard(resp)
+		up.basic.Store(true)
+		if authorization, err = up.login.Basic(); err != nil {
+			return nil, err
+		}
+	default:
+		// Without credentials that it takes this is the answer.
 		c.o.Logger.Debug("challenge not followed", "upstream", up.base.String(), "error", err)
 		return resp, nil
 	}
-	raw := c.discard(resp)
+	return c.send(ctx, up, q, q.request(u, authorization))
+}
+
+// bearerPrefix stands before a token.
+const bearerPrefix = "Bearer "
+
+// authorization returns the header that up is known to want for q, or "".
+func (c *Client) authorization(up *upstream, q request) (string, error) {
+	if token := c.tokens.Cached(tokenKey(up, q)); token != "" {
+		return bearerPrefix + token, nil
+	}
+	if up.login != nil && up.basic.Load() {
+		return up.login.Basic()
+	}
+	return "", nil
+}
+
+// token returns the token that was asked for, other than the one in refused.
+func (c *Client) token(ctx context.Context, up *upstream, q request, refused string, bearer auth.Bearer) (string, error) {
 	fetch := func(ctx context.Context, u *url.URL) (*http.Response, error) {
+		basic := ""
+		if up.login != nil {
+			var err error
+			if basic, err = up.login.Basic(); err != nil {
+				return nil, err
+			}
+		}
 		tq := request{method: http.MethodGet, kind: kindToken, by: time.Now().Add(q.patience), patience: q.patience}
-		return c.send(ctx, up, tq, tq.request(u, ""))
+		return c.send(ctx, up, tq, tq.request(u, basic))
 	}
 	wait, cancel := context.WithDeadlineCause(ctx, q.by, blob.ErrStalled)
 	defer cancel()
-	token, err = c.tokens.Get(wait, key, token, bearer, fetch)
-	if errors.Is(err, blob.ErrDenied) {
-		return nil, responseError(up, q, resp, raw, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", up.base, err)
-	}
-	return c.send(ctx, up, q, q.request(u, token))
+	return c.tokens.Get(wait, tokenKey(up, q), strings.TrimPrefix(refused, bearerPrefix), bearer, fetch)
 }
 
-// tokenKey names what a token of q is good for.
-func tokenKey(up *upstream, q request) string { return up.base.String() + " " + q.repo }
+// tokenKey names what a token of q is good for. Two registries may have one
+// upstream, and credentials of their own.
+func tokenKey(up *upstream, q request) string {
+	return up.label + " " + up.base.String() + " " + q.repo
+}
 
-// request returns q as an HTTP request for u, with a bearer token if there is
-// one.
-func (q request) request(u *url.URL, token string) *http.Request {
+// request returns q as an HTTP request for u, with that Authorization if it is
+// not empty.
+func (q request) request(u *url.URL, authorization string) *http.Request {
 	req := &http.Request{Method: q.method, URL: u, Host: u.Host, Header: q.header.Clone()}
 	if req.Header == nil {
 		req.Header = http.Header{}
 	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
 	}
 	return req
 }
@@ -262,6 +301,9 @@ func (c *Client) check(up *upstream, q request, resp *http.Response) (*http.Resp
 
 // responseError describes an answer whose body begins with raw.
 func responseError(up *upstream, q request, resp *http.Response, raw []byte, err error) *ResponseError {
+	if resp.StatusCode == http.StatusUnauthorized {
+		err = fmt.Errorf("%w: %s", err, up.advice())
+	}
 	return &ResponseError{
 		Upstream:   up.base.String(),
 		Method:     q.method,

@@ -116,22 +116,19 @@ http_access allow all
 cache deny all
 pid_filename none
 access_log none
-cache_log /dev/stderr
+cache_log /dev/null
 cache_store_log none
 pinger_enable off
 netdb_filename none
 `, l.origin.Host.Addr, squidPort), 0o644))
-	check(t, os.Chmod(dir, 0o755)) // it gives its privileges up
-	p := must(l.origin.Host.Start("squid", testhost.Command{Path: must(testhost.Program("squid"))(t), Args: []string{"-N", "-f", config}}))(t)
+	p := must(l.origin.Host.Start("squid", testhost.Command{Path: must(testhost.Program("squid"))(t), Args: []string{"-N", "-d", "1", "-f", config}}))(t)
 	l.listens(ctx, t, squidPort, p)
 }
 
-// newPKI makes a CA, and certificates for a server at ip and for a client, as
-// NAME.pem and NAME.key in dir.
-func newPKI(t *testing.T, dir string, ip net.IP) {
+// newPKI makes a CA, which it returns, and certificates for a server at ip and
+// for a client, as NAME.pem and NAME.key in dir.
+func newPKI(t *testing.T, dir string, ip net.IP) (ca *x509.Certificate, caKey *ecdsa.PrivateKey) {
 	t.Helper()
-	var ca *x509.Certificate
-	var caKey *ecdsa.PrivateKey
 	for i, name := range []string{"ca", "server", "client"} {
 		key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 		cert := &x509.Certificate{
@@ -144,9 +141,13 @@ func newPKI(t *testing.T, dir string, ip net.IP) {
 			ca, caKey = cert, key
 		}
 		der := must(x509.CreateCertificate(rand.Reader, cert, ca, key.Public(), caKey))(t)
+		if i == 0 {
+			ca = must(x509.ParseCertificate(der))(t)
+		}
 		secret := must(x509.MarshalPKCS8PrivateKey(key))(t)
 		for file, block := range map[string]*pem.Block{".pem": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: secret}} {
 			check(t, os.WriteFile(filepath.Join(dir, name+file), pem.EncodeToMemory(block), 0o600))
 		}
 	}
+	return ca, caKey
 }

@@ -1,10 +1,10 @@
 // Package auth gets at upstream registries as they ask for it: it reads
-// challenges (RFC 9110, section 11) and runs the anonymous bearer-token flow
-// of the distribution specification, as Docker Hub and most public registries
-// want it. It holds no credentials and knows no transport; whoever uses it
-// gives it a function that fetches a URL.
+// challenges (RFC 9110, section 11), runs the bearer-token flow of the
+// distribution specification, as Docker Hub and most registries want it, and
+// reads passwords from the files that hold them. It keeps none and knows no
+// transport; whoever uses it gives it a function that fetches a URL.
 //
-// What always holds: a token is sent to nobody by this package, stands in no
+// What always holds: a token or password is sent to nobody by this package, stands in no
 // error and no log line, and is fetched once however many ask for it at the
 // same time. Fetching goes on in a goroutine of its own when the one who asked
 // first gives up, and ends within the deadline of its answer.

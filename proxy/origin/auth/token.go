@@ -30,7 +30,8 @@ const (
 	keep = 4096
 )
 
-// Fetch gets a URL without credentials. It follows no redirects.
+// Fetch gets the URL of a token endpoint, with the credentials that are for it
+// if there are any. It follows no redirects.
 type Fetch func(context.Context, *url.URL) (*http.Response, error)
 
 // Tokens fetches and remembers tokens. It is made by NewTokens.

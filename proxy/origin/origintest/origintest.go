@@ -30,7 +30,8 @@ type Options struct {
 	// Latency passes before the headers of every response, as a round trip
 	// to a distant registry would.
 	Latency time.Duration
-	// Auth, if set, demands a bearer token for everything below /v2/.
+	// Auth, if set, demands a bearer token, or a user and password, for
+	// everything below /v2/.
 	Auth *TokenAuth
 	// RedirectBlobs answers GET and HEAD of blobs with 307 to a second host,
 	// as registries with a CDN do. CDN is the base URL of that host; a Server
@@ -69,7 +70,7 @@ type repository struct {
 
 // New returns a Registry without images.
 func New(o Options) *Registry {
-	return &Registry{
+	r := &Registry{
 		o:       o,
 		link:    newUplink(o.UplinkBitsPerSecond),
 		pool:    randomPool(),
@@ -79,6 +80,10 @@ func New(o Options) *Registry {
 		bodies:  map[digest.Digest]content{},
 		log:     record{stats: newStats()},
 	}
+	if o.Auth != nil {
+		r.tokens.login = o.Auth.Login
+	}
+	return r
 }
 
 // AddBlob puts a blob into the repository name and returns its descriptor.

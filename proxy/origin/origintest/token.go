@@ -8,10 +8,15 @@ import (
 	"time"
 )
 
-// TokenAuth declares the anonymous bearer-token flow of Docker Hub: requests
-// without a valid token get a challenge that names the token endpoint, which
-// is the path /token of the same server.
+// TokenAuth declares the bearer-token flow of Docker Hub: requests without a
+// valid token get a challenge that names the token endpoint, which is the path
+// /token of the same server.
 type TokenAuth struct {
+	// Login is "USER:PASSWORD" that the endpoint wants to see; empty is
+	// nothing, as for public images.
+	Login string
+	// Basic wants Login with each request instead of tokens.
+	Basic bool
 	// Service is told in the challenge; empty is "origintest".
 	Service string
 	// Realm is the URL of the token endpoint; empty is /token at the host
@@ -25,6 +30,7 @@ type TokenAuth struct {
 // tokens are those that were issued.
 type tokens struct {
 	mu     sync.Mutex
+	login  string // of Options.Auth, until SetLogin
 	issued int
 	valid  map[string]grant // by token
 }
@@ -41,6 +47,21 @@ func (r *Registry) RevokeTokens() {
 	r.tokens.valid = nil
 }
 
+// SetLogin is Login from now on. Tokens stay valid.
+func (r *Registry) SetLogin(login string) {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	r.tokens.login = login
+}
+
+// loggedIn tells whether a request has the right user and password.
+func (t *tokens) loggedIn(req *http.Request) bool {
+	user, password, _ := req.BasicAuth()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.login == user+":"+password
+}
+
 // issue answers a request for a token.
 func (r *Registry) issue(req *http.Request) *reply {
 	a := r.o.Auth
@@ -53,6 +74,9 @@ func (r *Registry) issue(req *http.Request) *reply {
 	}
 	scope := req.URL.Query().Get("scope")
 	t := &r.tokens
+	if a.Login != "" && !t.loggedIn(req) {
+		return problem(http.StatusUnauthorized, "UNAUTHORIZED")
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.issued++
@@ -68,8 +92,17 @@ func (r *Registry) issue(req *http.Request) *reply {
 	}))
 }
 
-// authorize returns the challenge for a request without a valid token, or nil.
+// authorize returns the challenge for a request without what Auth wants, or
+// nil.
 func (r *Registry) authorize(req *http.Request, q question) *reply {
+	if r.o.Auth.Basic {
+		if r.tokens.loggedIn(req) {
+			return nil
+		}
+		p := problem(http.StatusUnauthorized, "UNAUTHORIZED")
+		p.header.Set("Www-Authenticate", `Basic realm="origintest"`)
+		return p
+	}
 	scope := ""
 	if q.repo != "" {
 		scope = "repository:" + q.repo + ":pull"

@@ -100,9 +100,9 @@ func StartOrigin(ctx context.Context, h *testhost.Host) (*Origin, error) {
 	return o, o.SwitchOn(ctx)
 }
 
-// Registry starts a further docker-registry on the origin's host, with the
-// same content. settings are the lines of its configuration that are not about
-// content and log.
+// Registry starts a docker-registry on the origin's host, over its content.
+// settings are the lines of its configuration that are not about content and
+// log.
 func (o *Origin) Registry(name, settings string) (*testhost.Process, error) {
 	path, err := testhost.Program("docker-registry")
 	if err != nil {

@@ -183,6 +183,10 @@ registry:
   b.example:
     upstreams: [https://file/v2/hub/, https://b.example]
     proxy: http://proxy:3128
+    username: robot$hub+node
+    password-file: /p
+    access: shared
+  c.example: {upstreams: ['http://c'], username: me, password-file: /p, access: shared, credentials-in-clear: true}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +194,8 @@ registry:
 	want := origin.Registries{
 		"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}, Deny: []string{"private/*", "*-internal"}},
 		"a.example": {CAFile: "/ca", ClientCert: "/c", ClientKey: "/k", InsecureSkipVerify: true, Allow: []string{"team"}, Proxy: origin.ProxyNone},
-		"b.example": {Upstreams: []string{"https://flag"}, Proxy: "http://proxy:3128"}, // a flag says where, not how
+		"b.example": {Upstreams: []string{"https://flag"}, Proxy: "http://proxy:3128", Username: "robot$hub+node", PasswordFile: "/p", Access: origin.AccessShared}, // a flag says where, not how
+		"c.example": {Upstreams: []string{"http://c"}, Username: "me", PasswordFile: "/p", Access: origin.AccessShared, CredentialsInClear: true},
 	}
 	if !reflect.DeepEqual(c.Registries, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Registries, want)
@@ -242,9 +247,15 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"pattern with a slash", "registry:\n  ghcr.io: {deny: /a}\n", `"/a" is no pattern of repositories: use for instance library/* or team/app`},
 		{"bad proxy", "registry:\n  ghcr.io: {proxy: 'proxy:3128'}\n", `"proxy:3128" is no proxy: use http://HOST:PORT, socks5://HOST:PORT or none`},
 		{"password for a proxy", "registry:\n  ghcr.io: {proxy: 'http://me:secret@proxy:3128'}\n", `http://me:xxxxx@proxy:3128: credentials do not belong here`},
-		{"certificate without a key", "registry:\n  ghcr.io: {client-cert: /c}\n", `FILE:2:26: registry.ghcr.io.client-cert: client-cert and client-key belong together`},
-		{"key without a certificate", "registry:\n  ghcr.io: {client-key: /c}\n", `FILE:2:25: registry.ghcr.io.client-key: client-cert and client-key belong together`},
+		{"certificate without a key", "registry:\n  ghcr.io: {client-cert: /c}\n", `FILE:2:3: registry.ghcr.io: client-cert and client-key belong together`},
+		{"key without a certificate", "registry:\n  ghcr.io: {client-key: /c}\n", `FILE:2:3: registry.ghcr.io: client-cert and client-key belong together`},
 		{"unsure", "registry:\n  ghcr.io: {insecure-skip-verify: perhaps}\n", `registry.ghcr.io.insecure-skip-verify: "perhaps": use true or false`},
+		{"password for everybody", "registry:\n  ghcr.io: {username: me, password-file: /p}\n", `FILE:2:3: registry.ghcr.io: with credentials, whoever reaches this mirror may pull what they can get, and every holder of the swarm key may have it: set "access: shared"`},
+		{"password in public", "registry:\n  ghcr.io: {username: me, password-file: /p, access: public}\n", `FILE:2:3: registry.ghcr.io: with credentials, whoever reaches`},
+		{"password without a user", "registry:\n  ghcr.io: {password-file: /p, access: shared}\n", `FILE:2:3: registry.ghcr.io: username and password-file belong together`},
+		{"password in clear", "registry:\n  ghcr.io: {upstreams: ['http://a'], username: me, password-file: /p, access: shared}\n", `FILE:2:3: registry.ghcr.io: http://a would get the password in clear: use https://, or set "credentials-in-clear: true"`},
+		{"no access", "registry:\n  ghcr.io: {access: client}\n", `registry.ghcr.io.access: "client" is no access: use public or shared`},
+		{"password in the file", "registry:\n  ghcr.io: {password: secret}\n", `registry.ghcr.io.password: is no setting of a registry: there are upstreams, `},
 		{"list for a file", "registry:\n  ghcr.io: {ca-file: [a]}\n", `registry.ghcr.io.ca-file: must be a plain value`},
 		{"bad upstream", "registry:\n  ghcr.io:\n    upstreams:\n      - https://ghcr.io\n      - ftp://x\n", `FILE:5:9: registry.ghcr.io.upstreams: "ftp://x" is no URL of a registry`},
 		{"alias", "zone: &z a\n", `FILE:1:7: zone: must be a plain value, not a anchor`},
@@ -343,7 +354,7 @@ func FuzzParseFile(f *testing.F) {
 			}
 		}
 		for name, list := range words {
-			if strings.HasPrefix(name, registryKey+".") {
+			if strings.HasPrefix(name, registryKey+".") || strings.HasPrefix(name, registryPlace) {
 				continue // setRegistryKeys looks at it
 			}
 			s, ok := find(name)

@@ -78,8 +78,8 @@ func (f file) setting(e entry) ([]word, error) {
 }
 
 // registries puts NAME: {upstreams: [URL, ...], KEY: VALUE, ...} into l: the
-// upstreams as words NAME=URL, as a flag has them, and other keys as
-// registry.NAME.KEY.
+// upstreams as words NAME=URL, as a flag has them, other keys as
+// registry.NAME.KEY, and where the registry stands.
 func (f file) registries(l layer, e entry) error {
 	registries, err := f.entries(e.value, e.path)
 	if err != nil {
@@ -93,6 +93,7 @@ func (f file) registries(l layer, e entry) error {
 		if len(keys) == 0 {
 			return f.errorf(r.key, r.path, "says nothing: name its upstreams")
 		}
+		l[registryPlace+r.name] = []word{{text: r.name, where: f.where(r.key, r.path)}}
 		for _, k := range keys {
 			words, err := f.registrySetting(k)
 			if err != nil {

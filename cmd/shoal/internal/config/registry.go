@@ -10,11 +10,14 @@ import (
 	"shoal/proxy/origin"
 )
 
-// registryKey is the setting that lists registries, and upstreamsKey what a
-// registry has in the file for the URLs that a flag has behind its name.
 const (
-	registryKey  = "registry"
+	registryKey = "registry" // the setting that lists registries
+	// upstreamsKey is what a registry has in the file for the URLs that a flag
+	// has behind its name.
 	upstreamsKey = "upstreams"
+	// registryPlace is what a layer has before the name of a registry for the
+	// place where the file begins to speak of it.
+	registryPlace = "place of registry "
 )
 
 // registrySetting is one row of the table of what can be set about a registry
@@ -35,6 +38,13 @@ func registrySettings() []registrySetting {
 			return err
 		}},
 		{name: "proxy", set: func(r *origin.Registry, s string) error { r.Proxy = s; return origin.CheckProxy(s) }},
+		{name: "username", set: func(r *origin.Registry, s string) error { r.Username = s; return nil }},
+		{name: "password-file", set: func(r *origin.Registry, s string) error { r.PasswordFile = s; return notEmpty(s) }},
+		{name: "credentials-in-clear", set: func(r *origin.Registry, s string) (err error) {
+			r.CredentialsInClear, err = parseBool(s)
+			return err
+		}},
+		{name: "access", set: func(r *origin.Registry, s string) error { r.Access = s; return origin.CheckAccess(s) }},
 		{name: "allow", list: true, set: func(r *origin.Registry, s string) error {
 			r.Allow = append(r.Allow, s)
 			return origin.CheckPattern(s)
@@ -110,10 +120,15 @@ func (c *Config) setRegistryKeys(merged layer) error {
 		}
 		c.Registries[name] = r
 	}
+	return c.checkRegistries(merged)
+}
+
+// checkRegistries finds settings of a registry that do not go together.
+func (c *Config) checkRegistries(merged layer) error {
 	for name, r := range c.Registries {
-		if (r.ClientCert == "") != (r.ClientKey == "") {
-			words := append(merged[registryKey+"."+name+".client-cert"], merged[registryKey+"."+name+".client-key"]...)
-			return words[0].errorf("client-cert and client-key belong together: set both")
+		place := merged[registryPlace+name]
+		if err := r.Check(); err != nil && len(place) > 0 { // flags only have what was checked before
+			return &Error{Where: place[0].where, Err: err}
 		}
 	}
 	return nil
