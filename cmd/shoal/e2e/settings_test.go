@@ -75,7 +75,7 @@ func TestRegistrySettings(t *testing.T) {
 		})
 	}
 	for name, c := range map[string]struct{ path, why string }{
-		"no client certificate": {"strict.example/" + img.Repository, "certificate required"},
+		"no client certificate": {"strict.example/" + img.Repository, "remote error: tls: "},
 		"denied":                {"picky.example/" + img.Repository, `is covered by \"shoal/image*\" of deny`},
 	} {
 		t.Run(name, func(t *testing.T) {
