@@ -73,7 +73,7 @@ auth: {token: {realm: "https://%[1]v:%[4]d/token", service: lab, issuer: lab, ro
 	}
 	for _, name := range []string{"mistaken", "refused"} {
 		t.Run(name, func(t *testing.T) {
-			status, _ := ask(ctx, t, n, program.MirrorURL+"/v2/"+name+".example/"+img.Repository+"/manifests/"+img.Tag)
+			status, _ := ask(ctx, t, n, http.MethodGet, program.MirrorURL+"/v2/"+name+".example/"+img.Repository+"/manifests/"+img.Tag)
 			why := "does not take the credentials of " + user + ": look at username and password-file of registry." + name + ".example"
 			if log := must(os.ReadFile(n.Process.LogFile))(t); status != http.StatusUnauthorized || !strings.Contains(string(log), why) {
 				t.Errorf("answer %d, and the log does not say %q", status, why)
@@ -82,7 +82,7 @@ auth: {token: {realm: "https://%[1]v:%[4]d/token", service: lab, issuer: lab, ro
 	}
 	said := string(must(os.ReadFile(n.Process.LogFile))(t)) + string(must(os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", n.Process.PID())))(t))
 	for _, path := range []string{"/metrics", "/api/v1/status", "/api/v1/peers"} {
-		_, body := ask(ctx, t, n, "http://127.0.0.1:5050"+path)
+		_, body := ask(ctx, t, n, http.MethodGet, "http://127.0.0.1:5050"+path)
 		said += body
 	}
 	for _, secret := range []string{password, base64.StdEncoding.EncodeToString([]byte(user + ":" + password)), "eyJ"} { // of which tokens begin
@@ -92,10 +92,13 @@ auth: {token: {realm: "https://%[1]v:%[4]d/token", service: lab, issuer: lab, ro
 	}
 }
 
-// ask gets a URL on the node's host.
-func ask(ctx context.Context, t *testing.T, n *program.Node, url string) (status int, body string) {
+// ask sends a request from the node's host.
+func ask(ctx context.Context, t *testing.T, n *program.Node, method, url string) (status int, body string) {
 	t.Helper()
-	resp := must(n.Host.Client(20 * time.Second).Do(must(http.NewRequestWithContext(ctx, http.MethodGet, url, nil))(t)))(t)
+	resp, err := n.Host.Client(20 * time.Second).Do(must(http.NewRequestWithContext(ctx, method, url, nil))(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer func() { _ = resp.Body.Close() }()
 	return resp.StatusCode, string(must(io.ReadAll(resp.Body))(t))
 }
@@ -126,6 +129,7 @@ func (l *lab) issuer(ctx context.Context, t *testing.T, dir string, ca *x509.Cer
 
 // sign returns claims as a JSON Web Token (RFC 7519) with ES256.
 func sign(t *testing.T, ca *x509.Certificate, key *ecdsa.PrivateKey, claims map[string]any) string {
+	t.Helper()
 	part := func(v any) string { return base64.RawURLEncoding.EncodeToString(must(json.Marshal(v))(t)) }
 	text := part(map[string]any{"typ": "JWT", "alg": "ES256", "x5c": []string{base64.StdEncoding.EncodeToString(ca.Raw)}}) + "." + part(claims)
 	sum := sha256.Sum256([]byte(text))

@@ -80,10 +80,9 @@ func TestRegistrySettings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := fmt.Sprintf("%s/v2/%s/manifests/%s", program.MirrorURL, c.path, img.Tag)
-			resp := must(n.Host.Client(20 * time.Second).Do(must(http.NewRequestWithContext(ctx, http.MethodHead, url, nil))(t)))(t)
-			_ = resp.Body.Close()
-			if log := must(os.ReadFile(n.Process.LogFile))(t); resp.StatusCode != http.StatusNotFound || !strings.Contains(string(log), c.why) {
-				t.Errorf("answer %s, and the log does not say that %s", resp.Status, c.why)
+			status, _ := ask(ctx, t, n, http.MethodHead, url)
+			if log := must(os.ReadFile(n.Process.LogFile))(t); status != http.StatusNotFound || !strings.Contains(string(log), c.why) {
+				t.Errorf("answer %d, want 404 and a log that says %s", status, c.why)
 			}
 		})
 	}

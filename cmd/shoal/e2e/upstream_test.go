@@ -31,6 +31,7 @@ func TestUpstreamsFailOver(t *testing.T) {
 	img := l.push(ctx, t, 31, 12, 5)
 	broken := fmt.Sprintf("http://%v:%d", l.origin.Host.Addr, brokenPort)
 	start := func(t *testing.T) *program.Node {
+		t.Helper()
 		return l.swarm(ctx, t, 1, "--registry", "team.example="+broken+","+l.origin.URL())[0]
 	}
 	t.Run("refuses", func(t *testing.T) {
@@ -83,12 +84,11 @@ func (l *lab) asks(ctx context.Context, t *testing.T, n *program.Node, img *prog
 	t.Helper()
 	begin := time.Now()
 	url := fmt.Sprintf("%s/v2/team.example/%s/manifests/%s", program.MirrorURL, img.Repository, img.Tag)
-	resp := must(n.Host.Client(20 * time.Second).Do(must(http.NewRequestWithContext(ctx, http.MethodHead, url, nil))(t)))(t)
-	_ = resp.Body.Close()
+	status, _ := ask(ctx, t, n, http.MethodHead, url)
 	took := time.Since(begin)
-	t.Logf("answer %s after %v", resp.Status, took.Round(time.Millisecond))
-	if resp.StatusCode != http.StatusOK {
-		t.Errorf("answer %s", resp.Status)
+	t.Logf("answer %d after %v", status, took.Round(time.Millisecond))
+	if status != http.StatusOK {
+		t.Errorf("answer %d", status)
 	}
 	return took
 }
@@ -109,6 +109,7 @@ func (l *lab) copies(ctx context.Context, t *testing.T, n *program.Node, ref str
 // revive lets the origin's registry answer at the listener, too, and returns
 // what holds a value for each request.
 func (l *lab) revive(t *testing.T, at net.Listener) <-chan struct{} {
+	t.Helper()
 	asked := make(chan struct{}, 1000)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
