@@ -72,7 +72,9 @@ func TestColdCrowdWithoutASize(t *testing.T) {
 	warm(members)
 	var wg sync.WaitGroup
 	for _, m := range members {
-		m.limits.plan.TurnSmall = time.Minute
+		// Long enough that nobody asks whose turn it is not. It may be nobody's:
+		// who is heard a moment late is neither earlier nor later.
+		m.limits.plan.TurnSmall = 5 * time.Second
 		m.start(&wg, blob.Descriptor{Digest: reg.d.Digest, Size: blob.UnknownSize}, reg.src)
 	}
 	wg.Wait()
