@@ -122,11 +122,20 @@ func (p *Plan) over(now time.Duration, r *request) bool {
 // patient returns how long a silence may last that may otherwise last so long:
 // less if hardly anything is missing.
 func (p *Plan) patient(silence time.Duration) time.Duration {
-	if p.missing > p.pieces/p.tune.LastPart {
-		return silence
-	}
-	return time.Duration(float64(silence) * p.tune.LastPatience)
+	return p.lastly(silence, p.missing)
 }
+
+// lastly returns how long something may last that may otherwise last so long:
+// less if of all pieces so few are left.
+func (p *Plan) lastly(most time.Duration, left int) time.Duration {
+	if !p.last(left) {
+		return most
+	}
+	return time.Duration(float64(most) * p.tune.LastPatience)
+}
+
+// last reports whether so few pieces are the last part.
+func (p *Plan) last(left int) bool { return left <= p.pieces/p.tune.LastPart }
 
 // superfluous reports whether every piece that r still owes is here.
 func (p *Plan) superfluous(r *request) bool {

@@ -22,6 +22,8 @@ type owners struct {
 	mine  *bitset.BitSet
 
 	surveyed time.Duration
+	left     int           // pieces that nobody had, then
+	capacity float64       // what the origin was seen to give to all at once
 	idle     time.Duration // when the last request of this node ended
 }
 
@@ -149,7 +151,9 @@ func (p *Plan) survey(now time.Duration) {
 	for i := range o.list {
 		o.list[i].backlog, o.list[i].claims = 0, 0
 	}
+	o.left = 0
 	for i, ok := p.unoffered(0); ok; i, ok = p.unoffered(i + 1) {
+		o.left++
 		if p.claimed.of[i] == 0 {
 			o.list[o.first[i/o.run]].backlog++
 			continue
@@ -187,10 +191,21 @@ func (p *Plan) appraise(now time.Duration, o *owner, own time.Duration) {
 		m.stuck = never
 	default:
 		since(&m.late, now, lasts(int64(o.backlog+o.claims)*p.piece, rate) > own*3/2+p.tune.LateBy)
-		// At first a rate says little: many requests that begin together take
-		// their time to get going.
-		since(&m.stuck, now, now-m.asking >= p.tune.StuckBy && lasts(int64(o.claims)*p.piece, rate) > own*2+p.tune.StuckBy)
+		since(&m.stuck, now, p.crawls(now, o, rate, own))
 	}
+}
+
+// crawls reports whether an owner that has such a rate brings very late what it
+// claims.
+func (p *Plan) crawls(now time.Duration, o *owner, rate float64, own time.Duration) bool {
+	by, takes := p.lastly(p.tune.StuckBy, p.owners.left), lasts(int64(o.claims)*p.piece, rate)
+	if p.last(p.owners.left) { // a rate is of a while ago, and everybody waits for these
+		takes = max(takes, now-o.member.turned)
+		own = own * time.Duration(o.claims) / time.Duration(p.owners.run)
+	}
+	// At first a rate says little: many requests that begin together take their
+	// time to get going.
+	return now-o.member.asking >= by && takes > own*2+by
 }
 
 // since keeps the time from which on something is so; never if it is not.
@@ -219,7 +234,11 @@ func (p *Plan) ownTime(now time.Duration) time.Duration {
 	if known && p.origin.requests > 0 {
 		total += own
 	}
-	share := total / float64(askers)
+	o := &p.owners
+	if total >= o.capacity || !p.last(o.left) { // the last few who ask have more each
+		o.capacity = total
+	}
+	share := o.capacity / float64(askers)
 	if !known || share > 0 {
 		own = min(share, cmp.Or(own, share))
 	}

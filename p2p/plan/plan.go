@@ -116,6 +116,7 @@ type member struct {
 	pulls     meter          // their rate
 	heard     time.Duration  // when it last had a byte from there, or no need of one
 	asking    time.Duration  // since when it has claimed something all the time
+	turned    time.Duration  // when it last began or ended to claim a piece
 	silent    bool           // that is too long ago
 	late      time.Duration  // since when what it has not claimed yet would come late
 	stuck     time.Duration  // since when what it has claimed will come very late

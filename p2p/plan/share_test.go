@@ -164,3 +164,39 @@ func TestManyOwnersBeginWithOneRequestEach(t *testing.T) {
 		}
 	}
 }
+
+// The last pieces are taken over from whoever crawls with them, sooner than
+// others: everybody waits for these.
+func TestLastClaimsAreTakenOverSoon(t *testing.T) {
+	const pieces = 80
+	for _, c := range []struct {
+		left int
+		had  int64 // in a moment, before it crawled
+		soon bool
+	}{{1, 0, true}, {1, 20 << 20, true}, {pieces / 20, 0, true}, {pieces / 2, 0, false}} {
+		p := New(Config{Size: pieces * testPiece, PieceSize: testPiece, Key: 1, Volunteer: true, Tuning: Defaults()})
+		p.KnowsOrigin(Ranged)
+		p.Join(1, 1, false)
+		p.Join(2, 2, false)
+		claims, has := bitset.New(pieces), bitset.New(pieces)
+		for i := range uint(pieces) {
+			claims.SetTo(i, int(i) < c.left)
+			has.SetTo(i, int(i) >= c.left)
+		}
+		p.OriginFrom(0, 0)
+		p.owners.capacity = 10 * mb // what the origin gave when many asked it
+		var taken time.Duration
+		for now := time.Duration(0); now < 900*time.Millisecond && taken == 0; now += 20 * time.Millisecond {
+			p.Told(now, 1, State{Volunteer: true, Origin: Ranged, Claims: claims, Progress: min(c.had, int64(now)) + 500*now.Milliseconds()})
+			p.Told(now, 2, State{Origin: Ranged, Has: has})
+			for _, r := range p.Next(now, Room{Origin: 1}).Start {
+				if r.Member == Origin {
+					taken = now
+				}
+			}
+		}
+		if (taken > 0) != c.soon {
+			t.Errorf("%+v: taken over after %v", c, taken)
+		}
+	}
+}

@@ -95,6 +95,7 @@ func (p *Plan) toldOfOrigin(now time.Duration, m *member, s State) {
 		idle := m.claims.None()
 		differ(m.claims, s.Claims, func(i int, in bool) {
 			m.claims.SetTo(uint(i), in)
+			m.turned = now
 			if !m.silent {
 				p.claimed.add(i, in)
 			}

@@ -23,8 +23,8 @@ type Tuning struct {
 	// member; the cost of a frozen member is this.
 	StallAfter time.Duration
 	// LastPart of the pieces (one in so many) are waited for with LastPatience
-	// times StallAfter and SilentAfter: everybody waits for these, and fetching
-	// them twice costs little.
+	// times StallAfter, SilentAfter and StuckBy: everybody waits for these, and
+	// fetching them twice costs little.
 	LastPart     int
 	LastPatience float64
 	// DeadAfter without a byte, a request is cancelled.
