@@ -263,7 +263,9 @@ func (d *driver) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		began := time.Now()
 		wait, armed := d.step(ctx), time.Now()
+		d.held += armed.Sub(began) // news may come so fast that it never sleeps
 		timer.Reset(wait)
 		idle := false
 		select {
