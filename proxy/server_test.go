@@ -150,6 +150,49 @@ func TestClientsThatLeaveAreNoNews(t *testing.T) {
 	}
 }
 
+func TestLocalClientsHaveTheirBuffer(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := writeBuffer(t, conn); got <= 2*localBuffer {
+		t.Fatalf("every connection has a buffer of %d: nothing can be told", got)
+	}
+	p := &Proxy{log: slog.New(slog.DiscardHandler)}
+	p.Server().ConnContext(t.Context(), conn)
+	// The kernel doubles it, and may have a lower limit of its own.
+	if got := writeBuffer(t, conn); got > 2*localBuffer {
+		t.Errorf("a buffer of %d, want at most %d", got, 2*localBuffer)
+	}
+}
+
+func writeBuffer(t *testing.T, conn net.Conn) (size int) {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		size, failed = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF)
+	})
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+	return size
+}
+
 // A client that takes a little all the time is served, one that takes next to
 // nothing is cut off.
 func TestSlowClients(t *testing.T) {

@@ -35,6 +35,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/blobcache/blob"
+	"shoal/proxy/name"
 	"shoal/proxy/origin/auth"
 	"shoal/proxy/origin/public"
 )
@@ -241,23 +242,23 @@ var pathGrammar = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.+:-]*(/[a-zA-Z0-9
 // ErrRepositoryRefused for one that the operator does not let be asked for,
 // and blob.ErrNotFound for a name outside the grammar; all are
 // blob.ErrNotFound.
-func (c *Client) Repository(registry, name string) (*Repository, error) {
-	if len(name) > 255 || !nameGrammar.MatchString(name) {
+func (c *Client) Repository(registry, repo string) (*Repository, error) {
+	if !name.Valid(repo) {
 		return nil, fmt.Errorf("%w: invalid repository name", blob.ErrNotFound)
 	}
 	registry = strings.ToLower(registry)
 	if r, ok := c.registries[registry]; ok {
-		if err := r.permit(registry, name); err != nil {
+		if err := r.permit(registry, repo); err != nil {
 			return nil, err
 		}
-		return &Repository{client: c, upstreams: r.upstreams, registry: registry, name: name}, nil
+		return &Repository{client: c, upstreams: r.upstreams, registry: registry, name: repo}, nil
 	}
 	host, err := public.Name(registry)
 	if err != nil {
 		return nil, err
 	}
 	up := &upstream{base: &url.URL{Scheme: "https", Host: host}, label: unlistedLabel, unlisted: true, transports: c.unlisted}
-	return &Repository{client: c, upstreams: []*upstream{up}, registry: registry, name: name}, nil
+	return &Repository{client: c, upstreams: []*upstream{up}, registry: registry, name: repo}, nil
 }
 
 // repository returns the name that a repository has at the upstream.

@@ -9,11 +9,11 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"shoal/blobcache/blob"
+	"shoal/proxy/name"
 )
 
 // Registries are those that the operator listed, by the name that requests
@@ -68,9 +68,6 @@ const ProxyNone = "none"
 // for. It is a blob.ErrNotFound too, so that runtimes go on by themselves.
 var ErrRepositoryRefused = fmt.Errorf("%w: refused by the configuration", blob.ErrNotFound)
 
-// nameGrammar is <name> of the distribution specification.
-var nameGrammar = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-
 // CheckUpstream returns why s is not the base URL of an upstream, or nil. It
 // is https or http, a host, a port if need be, and a path if the upstream has
 // all repositories in a folder, as the proxy projects of Harbor do: of
@@ -105,7 +102,7 @@ func parseBase(base string) (*url.URL, error) {
 	if folder == "" {
 		return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 	}
-	if !nameGrammar.MatchString(folder) || path.Base(folder) == "v2" {
+	if !name.Valid(folder) || path.Base(folder) == "v2" {
 		return nil, fmt.Errorf("%q: the path is no folder of repositories: use https://HOST/PROJECT", base)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/" + folder}, nil

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache/blob"
+	"shoal/proxy/name"
 )
 
 // DockerHub is the registry of names that state none.
@@ -149,12 +150,11 @@ func cutLast(path string) (before, last string) {
 	return path[:i], path[i+1:]
 }
 
-// Limits and grammar of names and tags: OCI distribution specification 1.1,
-// "Pulling manifests". 255 is what registries enforce for the length of a name.
-const maxName = 255
+// Grammar of tags (OCI distribution specification 1.1, "Pulling manifests") and
+// of registries, and the most bytes of the latter (RFC 1035, section 2.3.4).
+const maxRegistry = 255
 
 var (
-	nameGrammar = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
 	tagGrammar  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 	hostGrammar = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::([0-9]{1,5}))?$`)
 )
@@ -162,25 +162,25 @@ var (
 // repository tells registry and name of a repository apart: ns names the
 // registry if it is set, else a first component that only a host can be, else
 // it is Docker Hub.
-func repository(ns, path string) (registry, name string, err error) {
-	registry, name = ns, path
+func repository(ns, path string) (registry, repo string, err error) {
+	registry, repo = ns, path
 	if ns == "" {
-		registry, name = DockerHub, path
+		registry, repo = DockerHub, path
 		first, rest, more := strings.Cut(path, "/")
 		if more && (strings.ContainsAny(first, ".:") || first == "localhost") {
-			registry, name = first, rest
+			registry, repo = first, rest
 		}
 	}
 	if registry, err = parseRegistry(registry); err != nil {
 		return "", "", err
 	}
-	if registry == DockerHub && !strings.Contains(name, "/") {
-		name = "library/" + name
+	if registry == DockerHub && !strings.Contains(repo, "/") {
+		repo = "library/" + repo
 	}
-	if len(name) > maxName || !nameGrammar.MatchString(name) {
-		return "", "", fmt.Errorf("%w: %q", ErrNameInvalid, shorten(name))
+	if !name.Valid(repo) {
+		return "", "", fmt.Errorf("%w: %q", ErrNameInvalid, shorten(repo))
 	}
-	return registry, name, nil
+	return registry, repo, nil
 }
 
 func parseRegistry(s string) (string, error) {
@@ -188,7 +188,7 @@ func parseRegistry(s string) (string, error) {
 		return s, nil
 	}
 	m := hostGrammar.FindStringSubmatch(s)
-	if m == nil || len(s) > maxName {
+	if m == nil || len(s) > maxRegistry {
 		return "", fmt.Errorf("%w: registry %q", ErrNameInvalid, shorten(s))
 	}
 	if m[1] != "" {

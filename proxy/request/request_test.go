@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache/blob"
+	"shoal/proxy/name"
 )
 
 const sum = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
@@ -189,7 +190,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		// Whatever passes goes into upstream URLs and file names.
-		if !nameGrammar.MatchString(req.Name) || !hostGrammar.MatchString(req.Registry) {
+		if !name.Valid(req.Name) || !hostGrammar.MatchString(req.Registry) {
 			t.Fatalf("Parse(%q) = %+v", s, req)
 		}
 		if req.Kind == Manifest && (req.Tag == "") == (req.Digest == "") {
