@@ -16,9 +16,9 @@
 //
 // How many members a fill has to do with says plan.Degrees. Those for which the
 // plan has no room are let go, so that they have room for others, and asked
-// again when some have gone; a fill takes few followers, so that who comes late
-// finds others that came late (spares.go). In a small swarm everybody knows
-// everybody.
+// again when some have gone, or when one has so little that another had better
+// have its place; a fill takes few followers, so that who comes late finds others
+// that came late (spares.go). In a small swarm everybody knows everybody.
 //
 // Several fills of one node take turns at the origin, in the order of their
 // starts (turns.go).

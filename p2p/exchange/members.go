@@ -210,8 +210,10 @@ func (d *driver) forget(src *source) {
 	d.leave(src)
 }
 
-// fillUp lets members in that had to wait, and asks spare ones again.
+// fillUp lets members in that had to wait, and asks spare ones again, also in
+// place of one that has little.
 func (d *driver) fillUp() {
+	d.makeWay()
 	for _, s := range d.sources {
 		if !s.joined {
 			d.join(s)

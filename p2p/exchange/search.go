@@ -71,6 +71,7 @@ type asked struct {
 	keen    bool   // it does
 	spare   bool   // is not followed, because there are enough others
 	back    bool   // was spare, and has not answered since
+	weak    bool   // had to make way for others: is asked again after them
 	leave   func() // ends the follow; nil if there is none
 	poll    bool   // it is too old to be followed
 	tries   int    // that failed, in a row

@@ -42,7 +42,8 @@ func (s *search) spare(id peer.ID) {
 	a.leave = nil
 }
 
-// recall has spare members asked again until n are.
+// recall has spare members asked again until n are, those that had to make way
+// last.
 func (s *search) recall(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,16 +52,61 @@ func (s *search) recall(n int) {
 			n--
 		}
 	}
+	for _, weak := range []bool{false, true} {
+		for id, a := range s.asked {
+			if n <= 0 {
+				return
+			}
+			if s.available(id, a) && a.weak == weak {
+				a.spare, a.back = false, true
+				s.met = append(s.met, a.holder)
+				wake(s.woken)
+				n--
+			}
+		}
+	}
+}
+
+// available reports whether a member is spare and can be asked again. mu is
+// held.
+func (s *search) available(id peer.ID, a *asked) bool {
+	return a.spare && !s.x.bans.Holds(id, time.Now())
+}
+
+// better reports whether there is a spare member that never had to make way.
+func (s *search) better() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for id, a := range s.asked {
-		if n <= 0 {
-			return
+		if !a.weak && s.available(id, a) {
+			return true
 		}
-		if a.spare && !s.x.bans.Holds(id, time.Now()) {
-			a.spare, a.back = false, true
-			s.met = append(s.met, a.holder)
-			wake(s.woken)
-			n--
-		}
+	}
+	return false
+}
+
+// makeWay lets a member that has too little to offer go, if another can have its
+// place.
+func (d *driver) makeWay() {
+	if _, others, _ := d.joined(); d.small || others < d.x.limits.degrees.Degree || !d.search.better() {
+		return
+	}
+	m, ok := d.plan.Weak(d.now())
+	if !ok {
+		return
+	}
+	src := d.byID[m]
+	d.bench(src)
+	d.spare(src)
+	d.search.weaken(src.holder.Peer)
+}
+
+// weaken notes that a member had to make way.
+func (s *search) weaken(id peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.asked[id]; a != nil {
+		a.weak = true
 	}
 }
 

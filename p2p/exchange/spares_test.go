@@ -168,6 +168,41 @@ func TestSparesReplaceThoseThatGo(t *testing.T) {
 	}
 }
 
+// A member that has much less than this node makes way for a spare one, one at a
+// time, and is asked again only when there is nobody else.
+func TestWhoHasLittleMakesWay(t *testing.T) {
+	d, left := crowded(t, 500, false)
+	degree := d.x.limits.degrees.Degree
+	for k := range degree {
+		tells(d, left, k, wire.Info{})
+	}
+	d.plan.Stored(0)
+	d.plan.Stored(1)
+	if d.fillUp(); len(left) != 0 {
+		t.Fatalf("%d were let go although nobody is spare", len(left))
+	}
+	tells(d, left, degree, wire.Info{}) // finds no room
+	if len(left) != 1 {
+		t.Fatalf("%d are spare, want one", len(left))
+	}
+	for range 3 { // within less than WeakEvery
+		d.fillUp()
+	}
+	if _, others, _ := d.joined(); others != degree-1 || len(left) != 2 {
+		t.Fatalf("%d members are left, %d were let go; want %d and 2", others, len(left), degree-1)
+	}
+	if len(d.search.met) != 1 || d.search.met[0].Peer != peer.ID(fmt.Sprint(degree)) {
+		t.Fatalf("%v are asked, want the one that was spare", d.search.met)
+	}
+	if d.search.better() {
+		t.Error("who had to make way is better than others")
+	}
+	d.search.recall(2) // one is coming back
+	if len(d.search.met) != 2 {
+		t.Errorf("%d are asked although there is nobody else", len(d.search.met))
+	}
+}
+
 // A member that failed is left alone for a while: to let it go for want of room
 // would bring it back at once.
 func TestWhoFailedIsNotSpare(t *testing.T) {

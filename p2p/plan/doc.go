@@ -40,7 +40,8 @@
 // (CrowdPieces), and the member from which the next piece would be here first
 // is asked. Who has fewer pieces than most of its members may have more in
 // flight, and who has more fewer (Behind): links give each request the same, so
-// the last catch up, for whom all wait.
+// the last catch up, for whom all wait. A member with much less than this node
+// has is slow, and makes way for another if there is one (Weak).
 //
 // A member that has the whole blob while most others of the zone have not, and
 // any member of another zone, is one that many ask. Of what it has, near the

@@ -84,6 +84,7 @@ type Plan struct {
 	stored   time.Duration // when the last piece came
 	trip     time.Duration // the shortest from a request to its first bytes
 
+	weak   time.Duration // from then on Weak may name a member
 	due    time.Duration // no deadline of a request or a member passes before
 	stale  bool          // reap has more to look at than deadlines
 	look   bool          // members may take more

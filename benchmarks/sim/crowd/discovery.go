@@ -36,6 +36,8 @@ const (
 	lookupAsk = 4
 	// maxRemembered bounds the fillers that a member remembers.
 	maxRemembered = 1024
+	// gone is the answer of a member that has died.
+	gone = -2
 	// exchanged is how many members an answer names.
 	exchanged = 4
 	// A process that has just started is in the swarm after coldJoin, and
@@ -186,6 +188,19 @@ func (w *world) more(n *node) {
 	}
 }
 
+// makeWay lets a member that has too little to offer go, if another can have its
+// place.
+func (w *world) makeWay(n *node) {
+	if len(n.spare) == 0 || n.others+n.asking < w.cfg.Costs.Degree {
+		return
+	}
+	if m, ok := n.plan.Weak(w.time()); ok {
+		j := n.byID[m].node
+		w.unfollow(n, j)
+		w.leave(n, j)
+	}
+}
+
 // peer returns what a node knows of another.
 func (n *node) peer(id int32) *peer {
 	p := n.members[id]
@@ -211,6 +226,11 @@ func (w *world) knock(s, asker, t int32) {
 	if s != origin {
 		n := &w.nodes[s]
 		if n.dead && t < 0 {
+			notice := w.cfg.Latency
+			if n.machine.Silent {
+				notice = w.cfg.Tuning.DeadAfter
+			}
+			w.after(notice, event{kind: evAnswer, a: asker, b: s, c: gone})
 			return
 		}
 		n.cpu = max(n.cpu, w.now) + int64(w.cfg.Costs.Handshake)
@@ -267,6 +287,8 @@ func (w *world) answered(n *node, j, snap int32) {
 	n.asking--
 	p := n.peer(j)
 	switch {
+	case snap == gone:
+		p.refused = true
 	case snap < 0:
 		p.asked = false
 		p.idle++

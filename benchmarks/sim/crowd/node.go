@@ -104,6 +104,7 @@ func (n *node) next(w *world) {
 	if n.plan == nil || n.whole {
 		return
 	}
+	w.makeWay(n)
 	c := &w.cfg.Costs
 	w.counters.Nexts++
 	n.looked = w.now
