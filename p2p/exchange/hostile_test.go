@@ -98,7 +98,7 @@ func TestLoneLiar(t *testing.T) {
 			liar.seed(data)
 			m := mesh.member(nil)
 			if !withOrigin {
-				m.impatient()
+				m.limits.alone = 300 * time.Millisecond
 				got, err := m.pull(reg.d, nil)
 				if err == nil || len(got) != 0 {
 					t.Errorf("the reader got %d bytes and %v", len(got), err)
@@ -225,7 +225,11 @@ func TestFalseSize(t *testing.T) {
 	false1 := func(b []byte) []byte { return wire.Info{Size: 5 * mib, Whole: true}.Marshal() }
 	t.Run("known", func(t *testing.T) {
 		mesh := newMesh(t)
-		liar, honest, m := mesh.member(altered(wire.KindInfo, false1)), mesh.member(nil), mesh.member(nil)
+		liar, m := mesh.member(altered(wire.KindInfo, false1)), mesh.member(nil)
+		honest := mesh.member(on(wire.KindPieces, func(w http.ResponseWriter, r *http.Request, h http.Handler) {
+			eventually(t, "the liar said nothing", func() bool { return len(m.log.find("DEBUG member says another size")) > 0 })
+			h.ServeHTTP(w, r)
+		}))
 		liar.seed(data)
 		honest.seed(data)
 		m.mustPull(data, nil)
