@@ -22,7 +22,7 @@
 //	blobs/sha256/HEX          whole and proven, as in an OCI layout
 //	partial/HEX-SIZE/data     a fill's sparse file
 //	partial/HEX-SIZE/pieces   which pieces of it are on disk (see bitmap)
-//	meta.db                   records, closed chains, what manifests told
+//	meta.db                   records, closed chains, what manifests told, tags
 //
 // Goroutines: Run owns the periodic ones. Those that hash, prove and commit
 // are started as fills need them and belong to the Cache; Close waits for them.

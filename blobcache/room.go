@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"shoal/blobcache/blob"
 )
 
@@ -76,6 +78,21 @@ func (c *Cache) evictOne() bool {
 	c.metrics.evictions.Inc()
 	c.mu.Unlock()
 	c.log.Debug("evicted", "digest", e.desc.Digest, "bytes", e.bytes, "partial", e.partial, "used", e.used)
+	c.empty(trash)
+	return true
+}
+
+// Drop removes the blob d, though nothing is wrong with it, and tells whether
+// it was here. Whoever reads it reads on.
+func (c *Cache) Drop(d digest.Digest) bool {
+	c.mu.Lock()
+	e := c.blobs[d]
+	if e == nil || e.place == nil {
+		c.mu.Unlock()
+		return false
+	}
+	trash := c.detach(e)
+	c.mu.Unlock()
 	c.empty(trash)
 	return true
 }

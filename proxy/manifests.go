@@ -9,14 +9,19 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/proxy/manifest"
+	"shoal/proxy/origin"
 	"shoal/proxy/request"
 )
+
+// maxMoves is how often a tag may move while a client waits for what it is.
+const maxMoves = 2
 
 // manifest answers GET and HEAD of a manifest. A tag is what the upstream says
 // now; the manifest itself is had by its digest, like any blob.
@@ -41,6 +46,13 @@ func (x *exchange) manifest(ctx context.Context) error {
 		return nil
 	}
 	m, body, err := x.load(ctx, d)
+	for moves := 0; x.req.Tag != "" && errors.Is(err, blob.ErrNotFound) && moves < maxMoves; moves++ {
+		var to blob.Descriptor
+		if to, err = x.moved(ctx, d, err); err == nil {
+			d = to
+			m, body, err = x.load(ctx, d)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -93,17 +105,54 @@ func (x *exchange) manifestHeader(d blob.Descriptor) {
 }
 
 // resolve asks the upstream what the tag points to. The client's Accept goes
-// along, because registries choose by it.
+// along, because registries choose by it. While no upstream can be asked it is
+// what was answered last, and the answer says so.
 func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 	accept := accepted(x.r.Header)
-	key := strings.Join(append([]string{x.req.Registry, x.req.Name, x.req.Tag}, accept...), "\n")
-	d, err := x.tags.resolve(ctx, key, func(ctx context.Context) (blob.Descriptor, error) {
+	key := newTagKey(x.tagName(), accept)
+	maxAge, staleIfError := x.repo.TagAges(x.req.Tag)
+	d, err := x.tags.resolve(ctx, key, maxAge, func(ctx context.Context) (blob.Descriptor, error) {
 		return x.repo.Resolve(ctx, x.req.Tag, accept)
 	})
+	if staleIfError > 0 && origin.Outage(err) {
+		if kept, ok := x.tags.last(key, accept, maxAge+staleIfError); ok {
+			x.stale(kept, err)
+			d, err = kept.Manifest, nil
+		}
+	}
 	if err == nil && d.Size > blob.MaxManifestSize {
 		err = fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, d.Size)
 	}
 	return d, err
+}
+
+// tagName is the name of the tag that is asked for.
+func (x *exchange) tagName() string { return x.req.Registry + "/" + x.req.Name + ":" + x.req.Tag }
+
+// stale says to everybody concerned that the answer is an old one, because the
+// upstream could not be asked. The warnings are those of RFC 7234, section
+// 5.5: RFC 9111 has dropped them, and nothing has come in their place.
+func (x *exchange) stale(kept blobcache.Tag, why error) {
+	h := x.w.Header()
+	h.Del("Warning")
+	h.Add("Warning", `110 shoal "Response is Stale"`)
+	h.Add("Warning", `111 shoal "Revalidation Failed"`)
+	x.metrics.stale.Inc()
+	if x.notices.first("stale "+x.tagName(), time.Minute) {
+		x.log.Warn("the registry cannot be asked: a tag is what it was", "tag", x.tagName(), "digest", kept.Manifest.Digest,
+			"age", time.Since(kept.At).Round(time.Second), "error", why)
+	}
+}
+
+// moved asks again what the tag is, because the upstream does not have d any
+// more, which it was; why says that. It is an error if the tag is still d.
+func (x *exchange) moved(ctx context.Context, d blob.Descriptor, why error) (blob.Descriptor, error) {
+	x.tags.doubt(newTagKey(x.tagName(), accepted(x.r.Header)), d.Digest)
+	to, err := x.resolve(ctx)
+	if err == nil && to.Digest == d.Digest {
+		err = why
+	}
+	return to, err
 }
 
 // accepted returns the media types that a client asks for, in canonical order,

@@ -22,6 +22,7 @@ type metrics struct {
 	served    *prometheus.CounterVec
 	firstByte prometheus.Histogram
 	prefetch  *prometheus.CounterVec
+	stale     prometheus.Counter
 }
 
 // newMetrics registers the proxy's collectors; a nil registerer leaves them
@@ -45,6 +46,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "shoal_proxy_prefetches_total",
 			Help: "Blobs whose fill was started by a manifest, by result: ok, failed, or dropped because too many wait.",
 		}, []string{"result"}),
+		stale: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "shoal_proxy_stale_tags_total",
+			Help: "Answers about tags that were what a registry had said before, because it could not be asked.",
+		}),
 	}
 	for _, source := range []string{fromCache, fromFill, fromPassthrough, fromHeadStart} {
 		m.served.WithLabelValues(source)
@@ -52,7 +57,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch} {
+	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch, m.stale} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -1,7 +1,8 @@
 // Package proxy is the registry endpoint that container runtimes are pointed
 // at: the pull half of the OCI distribution specification in front of the
 // cache, the swarm and the upstream registries. It is no registry: it takes no
-// pushes, keeps no tags, and has no word of its own on what a tag means.
+// pushes, and has no word of its own on what a tag means. It keeps what
+// upstreams said of tags, for as long as the operator lets it.
 //
 // What always holds: /v2/ is answered at once, whatever else hangs; what cannot
 // be served is a 404 within ten seconds, before any header of a 200; once a 200
@@ -100,7 +101,7 @@ func New(o Options) (*Proxy, error) {
 	if wanted == nil {
 		wanted = []ocispec.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
 	}
-	p.tags = newTags()
+	p.tags = newTags(p.cache)
 	p.notices = newNotices()
 	p.heads = newLRU[digest.Digest, blob.Descriptor](maxHeads)
 	p.prefetch = newPrefetcher(p, wanted)
@@ -220,7 +221,7 @@ func (x *exchange) fail(ctx context.Context, err error) {
 	}
 	f := explain(err, x.req)
 	h := x.w.Header()
-	for _, key := range []string{"Docker-Content-Digest", "Etag", "Accept-Ranges"} {
+	for _, key := range []string{"Docker-Content-Digest", "Etag", "Accept-Ranges", "Warning"} {
 		h.Del(key) // of the content that there is not
 	}
 	if f.status == http.StatusMethodNotAllowed {

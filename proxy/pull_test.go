@@ -326,6 +326,7 @@ func TestMetrics(t *testing.T) {
 			"shoal_proxy_served_bytes_total fill 100",
 			"shoal_proxy_served_bytes_total head_start 0",
 			"shoal_proxy_served_bytes_total passthrough 0",
+			"shoal_proxy_stale_tags_total 0",
 		}
 		if strings.Join(got, "\n") != strings.Join(want, "\n") {
 			r.t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

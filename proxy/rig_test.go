@@ -50,6 +50,7 @@ type options struct {
 	auth    *origintest.TokenAuth
 	fetcher Fetcher // instead of rig.swarm
 	run     bool    // prefetch too
+	hub     origin.Registry
 }
 
 // bubble runs test with a rig.
@@ -75,8 +76,9 @@ func newRig(t *testing.T, o options) *rig {
 	}
 	r.swarm = &direct{cache: r.cache}
 	upstreams := map[string]*origintest.Pipe{"hub.test:80": r.serve(r.hub), "other.test:80": r.serve(r.other)}
+	o.hub.Upstreams = []string{"http://hub.test"}
 	client, err := origin.New(origin.Options{
-		Registries: origin.Registries{"docker.io": {Upstreams: []string{"http://hub.test"}}, "other.example": {Upstreams: []string{"http://other.test"}, Deny: []string{"team/secret-*"}}},
+		Registries: origin.Registries{"docker.io": o.hub, "other.example": {Upstreams: []string{"http://other.test"}, Deny: []string{"team/secret-*"}}},
 		Dial:       dialer(upstreams),
 	})
 	if err != nil {

@@ -8,12 +8,24 @@ import (
 	"testing/synctest"
 	"time"
 
+	"shoal/blobcache"
 	"shoal/blobcache/blob"
 )
 
+// openTags returns tags over a store of their own.
+func openTags(t *testing.T) *tags {
+	t.Helper()
+	store, err := blobcache.Open(t.TempDir(), blobcache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return newTags(store)
+}
+
 func TestTagsShareOneQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := newTags()
+		tags := openTags(t)
 		asked := 0
 		ask := func(context.Context) (blob.Descriptor, error) {
 			asked++
@@ -23,21 +35,21 @@ func TestTagsShareOneQuestion(t *testing.T) {
 		var clients sync.WaitGroup
 		for range 25 {
 			clients.Go(func() {
-				if d, err := tags.resolve(t.Context(), "a", ask); err != nil || d.Size != 1 {
+				if d, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); err != nil || d.Size != 1 {
 					t.Errorf("%+v, %v", d, err)
 				}
 			})
 		}
 		clients.Wait()
 		sleep(tagValidity - time.Millisecond)
-		if d, err := tags.resolve(t.Context(), "a", ask); err != nil || d.Size != 1 {
+		if d, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); err != nil || d.Size != 1 {
 			t.Errorf("within the second: %+v, %v", d, err)
 		}
 		sleep(time.Millisecond)
-		if d, err := tags.resolve(t.Context(), "a", ask); err != nil || d.Size != 2 {
+		if d, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); err != nil || d.Size != 2 {
 			t.Errorf("after the second: %+v, %v", d, err)
 		}
-		if d, err := tags.resolve(t.Context(), "b", ask); err != nil || d.Size != 3 {
+		if d, err := tags.resolve(t.Context(), newTagKey("b", nil), 0, ask); err != nil || d.Size != 3 {
 			t.Errorf("another tag: %+v, %v", d, err)
 		}
 	})
@@ -45,14 +57,14 @@ func TestTagsShareOneQuestion(t *testing.T) {
 
 func TestTagsShareFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := newTags()
+		tags := openTags(t)
 		asked := 0
 		ask := func(context.Context) (blob.Descriptor, error) {
 			asked++
 			return blob.Descriptor{}, blob.ErrUnavailable
 		}
 		for range 3 {
-			if _, err := tags.resolve(t.Context(), "a", ask); !errors.Is(err, blob.ErrUnavailable) {
+			if _, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); !errors.Is(err, blob.ErrUnavailable) {
 				t.Error(err)
 			}
 		}
@@ -64,7 +76,7 @@ func TestTagsShareFailures(t *testing.T) {
 
 func TestTagsClientLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := newTags()
+		tags := openTags(t)
 		ask := func(ctx context.Context) (blob.Descriptor, error) {
 			select {
 			case <-time.After(5 * time.Second):
@@ -81,12 +93,12 @@ func TestTagsClientLeaves(t *testing.T) {
 		var second sync.WaitGroup
 		second.Go(func() {
 			sleep(500 * time.Millisecond)
-			if d, err := tags.resolve(t.Context(), "a", ask); err != nil || d.Size != 7 {
+			if d, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); err != nil || d.Size != 7 {
 				t.Errorf("who stayed got %+v, %v", d, err)
 			}
 		})
 		start := time.Now()
-		if _, err := tags.resolve(first, "a", ask); !errors.Is(err, context.Canceled) || time.Since(start) != time.Second {
+		if _, err := tags.resolve(first, newTagKey("a", nil), 0, ask); !errors.Is(err, context.Canceled) || time.Since(start) != time.Second {
 			t.Errorf("who left was held for %v: %v", time.Since(start), err)
 		}
 		second.Wait()
@@ -95,13 +107,13 @@ func TestTagsClientLeaves(t *testing.T) {
 
 func TestTagsQuestionsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tags := newTags()
+		tags := openTags(t)
 		start := time.Now()
-		_, err := tags.resolve(t.Context(), "a", func(ctx context.Context) (blob.Descriptor, error) {
+		_, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, func(ctx context.Context) (blob.Descriptor, error) {
 			<-ctx.Done()
 			return blob.Descriptor{}, ctx.Err()
 		})
-		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != lookupPatience {
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != askPatience {
 			t.Errorf("a silent upstream held the client for %v: %v", time.Since(start), err)
 		}
 	})

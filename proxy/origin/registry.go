@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"shoal/blobcache/blob"
 	"shoal/proxy/name"
@@ -52,6 +53,13 @@ type Registry struct {
 	// Allow and Deny are patterns of repositories (see CheckPattern) that may
 	// be asked for, or not. Deny wins; no Allow is all.
 	Allow, Deny []string
+
+	// MaxAge is how long what tags are is believed without asking again: the
+	// first one that covers a tag counts, and none is always to ask.
+	MaxAge []TagAge
+	// StaleIfError is for how long after that the last answer still counts
+	// while no upstream can be asked; 0 is DefaultStaleIfError, less is never.
+	StaleIfError time.Duration
 }
 
 // Values of Access.
@@ -173,6 +181,11 @@ func (r Registry) Check() error {
 	}
 	for _, p := range slices.Concat(r.Allow, r.Deny) {
 		if err := CheckPattern(p); err != nil {
+			return err
+		}
+	}
+	for _, a := range r.MaxAge {
+		if err := a.check(); err != nil {
 			return err
 		}
 	}

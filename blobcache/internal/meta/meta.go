@@ -1,7 +1,7 @@
 // Package meta is the cache's memory of what it holds: a bbolt file with a
-// record for each whole blob, the chains that closed here, and what manifests
-// told of blobs that are not here yet. It never sees a blob's bytes, and
-// nothing in it counts as proof of them.
+// record for each whole blob, the chains that closed here, what manifests told
+// of blobs that are not here yet, and what upstreams said of tags. It never
+// sees a blob's bytes, and nothing in it counts as proof of them.
 //
 // Everything written is visible at once and reaches the disk with the next
 // Flush, so that a pull never waits for it; what a crash takes back is found
@@ -85,6 +85,7 @@ type changes struct {
 	blobs  map[digest.Digest]*Record // nil: deleted
 	chains map[string][]byte
 	told   map[string][]byte
+	tags   map[string][]byte // nil: deleted
 }
 
 func newChanges() changes {
@@ -92,10 +93,11 @@ func newChanges() changes {
 		blobs:  map[digest.Digest]*Record{},
 		chains: map[string][]byte{},
 		told:   map[string][]byte{},
+		tags:   map[string][]byte{},
 	}
 }
 
-func (c changes) len() int { return len(c.blobs) + len(c.chains) + len(c.told) }
+func (c changes) len() int { return len(c.blobs) + len(c.chains) + len(c.told) + len(c.tags) }
 
 // ErrFormat tells that the file was written by a version of Shoal that this
 // one does not know.
@@ -131,7 +133,7 @@ func prepare(tx *bbolt.Tx) error {
 	if _, err := tx.CreateBucketIfNotExists([]byte(bucketBlobs)); err != nil {
 		return err
 	}
-	return errors.Join(ringChains().create(tx), ringTold().create(tx))
+	return errors.Join(ringChains().create(tx), ringTold().create(tx), ringTags().create(tx))
 }
 
 // Blobs returns all records. One that cannot be read is none: its blob will be
@@ -250,6 +252,7 @@ func (s *Store) change(f func(*changes)) {
 	if s.pending.len() >= maxPending { // nobody flushes, or the disk is full
 		s.pending.told = map[string][]byte{}
 		s.pending.chains = map[string][]byte{}
+		maps.DeleteFunc(s.pending.tags, func(_ string, v []byte) bool { return v != nil })
 	}
 	f(&s.pending)
 }
@@ -306,7 +309,7 @@ func (c changes) apply(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	return nil
+	return c.applyTags(tx)
 }
 
 // under returns c overlaid with newer changes.
@@ -314,6 +317,7 @@ func (c changes) under(newer changes) changes {
 	maps.Copy(c.blobs, newer.blobs)
 	maps.Copy(c.chains, newer.chains)
 	maps.Copy(c.told, newer.told)
+	maps.Copy(c.tags, newer.tags)
 	return c
 }
 

@@ -138,6 +138,16 @@ func TestRingIsBounded(t *testing.T) {
 		if data, order := count(tx, r.data()), count(tx, r.order()); data != 2 || order != 2 {
 			t.Errorf("%d values, %d places", data, order)
 		}
+		if err := r.delete(tx, "a"); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.delete(tx, "never"); err != nil {
+			t.Fatal(err)
+		}
+		put("d", 60) // fits beside c, as a is gone
+		if r.get(tx, "a") != nil || r.get(tx, "c") == nil || r.total(tx) != 100 || count(tx, r.order()) != 2 {
+			t.Errorf("after a delete: %d bytes, %d places", r.total(tx), count(tx, r.order()))
+		}
 		put("huge", 101)
 		if r.get(tx, "huge") != nil || count(tx, r.data()) != 0 {
 			t.Error("a value over the bound stays")

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"go.etcd.io/bbolt"
@@ -39,17 +40,11 @@ func (r ring) get(tx *bbolt.Tx, key string) []byte {
 
 // put makes key the newest value and drops the oldest ones beyond max.
 func (r ring) put(tx *bbolt.Tx, key string, value []byte) error {
-	data, order, count := tx.Bucket(r.data()), tx.Bucket(r.order()), tx.Bucket(r.count())
-	var total int64
-	if b := count.Get([]byte("total")); len(b) == 8 {
-		total = int64(binary.BigEndian.Uint64(b))
+	freed, err := r.drop(tx, []byte(key))
+	if err != nil {
+		return err
 	}
-	if old := data.Get([]byte(key)); len(old) >= seqLen {
-		total -= int64(len(old) - seqLen)
-		if err := order.Delete(old[:seqLen]); err != nil {
-			return err
-		}
-	}
+	order := tx.Bucket(r.order())
 	seq, err := order.NextSequence()
 	if err != nil {
 		return err
@@ -58,22 +53,71 @@ func (r ring) put(tx *bbolt.Tx, key string, value []byte) error {
 	if err := order.Put(stamped, []byte(key)); err != nil {
 		return err
 	}
-	if err := data.Put([]byte(key), append(stamped, value...)); err != nil {
+	if err := tx.Bucket(r.data()).Put([]byte(key), append(stamped, value...)); err != nil {
 		return err
 	}
-	total += int64(len(value))
+	total := r.total(tx) + int64(len(value)) - freed
 	for total > r.max {
 		first, oldest := order.Cursor().First()
 		if first == nil {
 			break
 		}
-		total -= int64(len(data.Get(oldest)) - seqLen)
-		if err := data.Delete(oldest); err != nil {
+		freed, err := r.drop(tx, oldest)
+		if err != nil {
 			return err
 		}
-		if err := order.Delete(first); err != nil {
+		total -= freed
+		if err := order.Delete(first); err != nil { // whatever it was the place of
 			return err
 		}
 	}
-	return count.Put([]byte("total"), binary.BigEndian.AppendUint64(nil, uint64(total)))
+	return r.setTotal(tx, total)
+}
+
+// delete forgets key.
+func (r ring) delete(tx *bbolt.Tx, key string) error {
+	freed, err := r.drop(tx, []byte(key))
+	if err != nil {
+		return err
+	}
+	return r.setTotal(tx, r.total(tx)-freed)
+}
+
+// drop takes key out, and returns how long its value was; the total is left
+// as it is.
+func (r ring) drop(tx *bbolt.Tx, key []byte) (freed int64, err error) {
+	data := tx.Bucket(r.data())
+	old := data.Get(key)
+	if len(old) < seqLen {
+		return 0, nil
+	}
+	freed = int64(len(old) - seqLen)
+	key = bytes.Clone(key) // it may be the value that goes with the place
+	if err := tx.Bucket(r.order()).Delete(old[:seqLen]); err != nil {
+		return 0, err
+	}
+	return freed, data.Delete(key)
+}
+
+func (r ring) total(tx *bbolt.Tx) int64 {
+	b := tx.Bucket(r.count()).Get([]byte("total"))
+	if len(b) != 8 {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint64(b))
+}
+
+func (r ring) setTotal(tx *bbolt.Tx, total int64) error {
+	return tx.Bucket(r.count()).Put([]byte("total"), binary.BigEndian.AppendUint64(nil, uint64(total)))
+}
+
+// each calls f with every key that begins with prefix, and with its value,
+// which is good until f returns.
+func (r ring) each(tx *bbolt.Tx, prefix string, f func(key string, value []byte)) {
+	c := tx.Bucket(r.data()).Cursor()
+	for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
+		if len(v) >= seqLen {
+			f(string(k), v[seqLen:])
+		}
+	}
 }

@@ -175,6 +175,12 @@ func Delay(d time.Duration) Effect {
 	return func(p *reply) { p.delay += d }
 }
 
+// Then calls f when the answer is fixed and before it leaves: f may change the
+// content for requests to come.
+func Then(f func()) Effect {
+	return func(*reply) { f() }
+}
+
 // Trickle sends n bytes, waits for every, and so on.
 func Trickle(n int, every time.Duration) Effect {
 	return func(p *reply) { p.trickle = trickle{n: n, every: every} }

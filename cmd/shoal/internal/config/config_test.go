@@ -187,6 +187,8 @@ registry:
     password-file: /p
     access: shared
   c.example: {upstreams: ['http://c'], username: me, password-file: /p, access: shared, credentials-in-clear: true}
+  d.example: {max-age: ["*:latest=0s", "team/*:v*=24h"], stale-if-error: 90m}
+  e.example: {max-age: "app:[0-9]*=1h", stale-if-error: 0s}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -196,6 +198,8 @@ registry:
 		"a.example": {CAFile: "/ca", ClientCert: "/c", ClientKey: "/k", InsecureSkipVerify: true, Allow: []string{"team"}, Proxy: origin.ProxyNone},
 		"b.example": {Upstreams: []string{"https://flag"}, Proxy: "http://proxy:3128", Username: "robot$hub+node", PasswordFile: "/p", Access: origin.AccessShared}, // a flag says where, not how
 		"c.example": {Upstreams: []string{"http://c"}, Username: "me", PasswordFile: "/p", Access: origin.AccessShared, CredentialsInClear: true},
+		"d.example": {MaxAge: []origin.TagAge{{Pattern: "*:latest"}, {Pattern: "team/*:v*", Age: 24 * time.Hour}}, StaleIfError: 90 * time.Minute},
+		"e.example": {MaxAge: []origin.TagAge{{Pattern: "app:[0-9]*", Age: time.Hour}}, StaleIfError: -1},
 	}
 	if !reflect.DeepEqual(c.Registries, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Registries, want)
@@ -245,6 +249,10 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"name of a registry", "registry:\n  Ghcr.io: {deny: [a]}\n", `FILE:2:20: registry.Ghcr.io.deny: "Ghcr.io" is no name of a registry`},
 		{"bad pattern", "registry:\n  ghcr.io: {allow: [a/*, 'b[']}\n", `FILE:2:26: registry.ghcr.io.allow: "b[" is no pattern of repositories`},
 		{"pattern with a slash", "registry:\n  ghcr.io: {deny: /a}\n", `"/a" is no pattern of repositories: use for instance library/* or team/app`},
+		{"age of nothing", "registry:\n  ghcr.io: {max-age: ['a:b=1h', '*:v*']}\n", `FILE:2:33: registry.ghcr.io.max-age: "*:v*": use PATTERN=DURATION, for instance *:v*=24h`},
+		{"age of a repository", "registry:\n  ghcr.io: {max-age: library/nginx=1h}\n", `registry.ghcr.io.max-age: "library/nginx" is no pattern of tags: use for instance *:v* or library/nginx:1.*`},
+		{"age without a unit", "registry:\n  ghcr.io: {max-age: 'a:b=24'}\n", `registry.ghcr.io.max-age: "24" is no duration: use a number with a unit, for instance 90s or 24h`},
+		{"a bad window", "registry:\n  ghcr.io: {stale-if-error: -1h}\n", `registry.ghcr.io.stale-if-error: "-1h" is out of range: use 0s to 8760h`},
 		{"bad proxy", "registry:\n  ghcr.io: {proxy: 'proxy:3128'}\n", `"proxy:3128" is no proxy: use http://HOST:PORT, socks5://HOST:PORT or none`},
 		{"password for a proxy", "registry:\n  ghcr.io: {proxy: 'http://me:secret@proxy:3128'}\n", `http://me:xxxxx@proxy:3128: credentials do not belong here`},
 		{"certificate without a key", "registry:\n  ghcr.io: {client-cert: /c}\n", `FILE:2:3: registry.ghcr.io: client-cert and client-key belong together`},

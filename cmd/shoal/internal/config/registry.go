@@ -53,6 +53,17 @@ func registrySettings() []registrySetting {
 			r.Deny = append(r.Deny, s)
 			return origin.CheckPattern(s)
 		}},
+		{name: "max-age", list: true, set: func(r *origin.Registry, s string) error {
+			age, err := origin.ParseTagAge(s)
+			r.MaxAge = append(r.MaxAge, age)
+			return err
+		}},
+		{name: "stale-if-error", set: func(r *origin.Registry, s string) (err error) {
+			if r.StaleIfError, err = origin.ParseAge(s); r.StaleIfError == 0 {
+				r.StaleIfError = -1 // never: 0 is the default
+			}
+			return err
+		}},
 	}
 }
 

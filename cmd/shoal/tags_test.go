@@ -1,0 +1,76 @@
+package main
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/multiformats/go-multiaddr"
+
+	"shoal/cmd/shoal/internal/config"
+	"shoal/proxy/origin"
+	"shoal/proxy/origin/origintest"
+)
+
+// head asks a node's mirror for the headers of a manifest of a/b.
+func (s *service) head(t *testing.T, ref string) *http.Response {
+	t.Helper()
+	resp, err := http.Head("http://" + s.mirror.addr() + "/v2/a/b/manifests/" + ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	return resp
+}
+
+// While the registry is down a node answers what a tag was, as that, also when
+// it was started again meanwhile.
+func TestStaleTagsSurviveARestart(t *testing.T) {
+	reg := origintest.Start(t, origintest.Options{})
+	image := reg.Registry.AddImage("a/b", "v1", origintest.Image{Seed: 1, Layers: origintest.Layers(1000)})
+	cfg := config.Config{
+		DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0",
+		Swarm:      []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")},
+		Registries: origin.Registries{"docker.io": {Upstreams: []string{reg.URL}}},
+	}
+	t.Run("before", func(t *testing.T) {
+		if err := startService(t, cfg).request(t.Context(), http.MethodGet, "a/b/manifests/v1"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	reg.Registry.Fault(origintest.Fault{Effect: origintest.Status(http.StatusServiceUnavailable)})
+	t.Run("after", func(t *testing.T) {
+		s := startService(t, cfg)
+		resp := s.head(t, "v1")
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Docker-Content-Digest") != image.Index.Digest.String() || len(resp.Header.Values("Warning")) != 2 {
+			t.Errorf("%s with headers %v", resp.Status, resp.Header)
+		}
+		if err := s.request(t.Context(), http.MethodGet, "a/b/manifests/v1"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A member knows what a tag is and has the manifest. It gives that by its
+// digest, and its word on the tag counts for nothing, whatever the registry
+// does.
+func TestNoPeersWordOnATag(t *testing.T) {
+	reg := origintest.Start(t, origintest.Options{})
+	image := reg.Registry.AddImage("a/b", "v1", origintest.Image{Seed: 1, Layers: origintest.Layers(1000)})
+	nodes := startCrowd(t, 2, reg.URL)
+	if err := nodes[0].request(t.Context(), http.MethodGet, "a/b/manifests/v1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, status := range []int{http.StatusServiceUnavailable, http.StatusNotFound} {
+		reg.Registry.ClearFaults()
+		reg.Registry.Fault(origintest.Fault{Effect: origintest.Status(status)})
+		if resp := nodes[1].head(t, "v1"); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("the registry says %d: %s with headers %v", status, resp.Status, resp.Header)
+		}
+	}
+	until(t, "the member gives the manifest", func() bool {
+		return nodes[1].request(t.Context(), http.MethodGet, "a/b/manifests/"+image.Index.Digest.String()) == nil
+	})
+	if resp := nodes[1].head(t, "v1"); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("with the manifest at hand: %s", resp.Status)
+	}
+}
