@@ -1,8 +1,10 @@
-// Package statement is what members of a swarm sign about a blob that nobody
-// can prove yet, and the check of such a signature. There are two statements:
+// Package statement is what is signed in a swarm, and the check of such a
+// signature. Members sign about blobs that nobody can prove yet, and operators
+// what is to be done everywhere:
 //
 //	piece voucher  "I took this piece from the origin, and its SHA-256 is SUM"
 //	chain voucher  "I have this blob, and the SHA-256 of its chain is SUM"
+//	invalidation   "Forget what you know of IMAGE; it was TIME when I said so"
 //
 // A voucher proves nothing about the bytes. It makes one member answer for
 // them, whoever passes them on: whatever does not match its voucher is the
@@ -10,14 +12,17 @@
 //
 // A voucher is meant to stand beside what it is about, so that it names neither
 // blob nor piece: the checker says what they are, and the signature of another
-// blob, size, piece or kind does not pass. What is signed begins with the name
-// of the kind and a version, and has one form for one meaning, so that no other
-// use of the same key, in a TLS certificate or a record of libp2p, can be taken
-// for it. Keys are Ed25519 keys (RFC 8032), those in the peer IDs of members;
-// of any other kind there are no vouchers.
+// blob, size, piece or kind does not pass. An invalidation stands alone and is
+// good for a while only, so that it cannot be said again later. What is signed
+// begins with the name of the kind and a version, and has one form for one
+// meaning, so that no other use of the same key, in a TLS certificate or a
+// record of libp2p, can be taken for it. Keys are Ed25519 keys (RFC 8032): those
+// in the peer IDs of members, and those that operators make for themselves. Of
+// any other kind there are no statements.
 //
-// What always holds: parsing looks at no more than Size bytes and accepts one
-// form only. The package does no I/O, keeps no state and starts no goroutines.
+// What always holds: parsing looks at no more than Size or MaxInvalidation
+// bytes and accepts one form only. The package does no I/O, keeps no state and
+// starts no goroutines.
 package statement
 
 import (
@@ -30,20 +35,20 @@ import (
 	"shoal/blobcache/blob"
 )
 
-// Errors of vouchers.
+// Errors of statements.
 var (
-	// ErrMalformed: no voucher, or one of a version that is not known here.
-	ErrMalformed = errors.New("malformed voucher")
-	// ErrSignature: the signer has not said that of this blob and piece.
-	ErrSignature = errors.New("voucher is not signed by its signer")
+	// ErrMalformed: no statement, or one of a version that is not known here.
+	ErrMalformed = errors.New("malformed statement")
+	// ErrSignature: the signer has not said that, or not of this blob and piece.
+	ErrSignature = errors.New("statement is not signed by its signer")
 )
 
-// Key is the public key of a signer. It need not be a good one: keys of small
-// order exist, for which anybody can sign. Who is a member is for the caller to
-// know.
+// Key is the public key of a signer. It need not be a good one unless it comes
+// from ParseKey: keys of small order exist, for which anybody can sign. Who is a
+// member is for the caller to know.
 type Key [ed25519.PublicKeySize]byte
 
-// Signer makes vouchers. It may be used from any goroutine.
+// Signer makes statements. It may be used from any goroutine.
 type Signer struct {
 	private ed25519.PrivateKey
 	public  Key
