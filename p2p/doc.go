@@ -1,5 +1,6 @@
 // Package p2p is the node of a swarm: it finds other members and is found by
-// them, tells them which blobs it has, learns who has a blob, and moves pieces.
+// them, tells them which blobs it has, learns who has a blob, moves pieces, and
+// passes on what operators have signed (spread.go).
 // It is not the cache, which keeps and proves the bytes, and it knows nothing
 // about registries, tags or manifests.
 //

@@ -52,6 +52,7 @@ type Node struct {
 	greeter   *greeter
 	joiner    *joiner
 	announcer *announcer
+	spreader  *spreader
 	avoid     *penalty.Box // holders that could not be reached
 
 	closing sync.Once
@@ -91,6 +92,7 @@ func New(o Options) (_ *Node, err error) {
 	n.announcer = newAnnouncer(n)
 	n.joiner = newJoiner(n)
 	n.greeter = newGreeter(n)
+	n.spreader = newSpreader(n)
 	n.metrics, err = newMetrics(s.Metrics,
 		func() float64 { return float64(n.Peers()) },
 		func() float64 { return float64(n.announcer.count()) })
@@ -125,6 +127,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start(n.announcer.run)
 	start(n.announcer.follow)
 	start(n.servePieces)
+	start(n.spreader.run)
 	start(func(ctx context.Context) error {
 		<-ctx.Done()
 		return n.exchange.Close() // fills end before the host does

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/blobcache"
+	"shoal/blobcache/statement"
 	"shoal/p2p/swarmkey"
 	"shoal/p2p/wire"
 )
@@ -72,6 +73,10 @@ type Options struct {
 	// Zone names the place that the node is in; pieces come from the own zone
 	// first. At most wire.MaxZone bytes of printable ASCII. May be empty.
 	Zone string
+	// TrustedKeys are those whose statements are obeyed, by Obey, which is called
+	// from any goroutine once for each.
+	TrustedKeys []statement.Key
+	Obey        func(statement.Invalidation)
 	// Version of the software, told to other members.
 	Version string
 	Logger  *slog.Logger          // required

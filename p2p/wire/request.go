@@ -1,6 +1,7 @@
 // Package wire is the format of the piece protocol: what one member asks
-// another over the piece channel, and what it answers. It only parses and
-// prints: no I/O, no state, no goroutines.
+// another over the piece channel, and what it answers; and of pushes (push.go),
+// which go over libp2p. It only parses and prints: no I/O but by the readers
+// that it is given, no state, no goroutines.
 //
 // The protocol is HTTP/1.1 with GET requests below Prefix. The channel has
 // proved that both ends are members before the first request, so a digest is
