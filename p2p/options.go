@@ -73,8 +73,8 @@ type Options struct {
 	// Zone names the place that the node is in; pieces come from the own zone
 	// first. At most wire.MaxZone bytes of printable ASCII. May be empty.
 	Zone string
-	// TrustedKeys are those whose statements are obeyed, by Obey, which is called
-	// from any goroutine once for each.
+	// TrustedKeys are those whose statements are obeyed: Obey is called, from any
+	// goroutine, once for each that members tell.
 	TrustedKeys []statement.Key
 	Obey        func(statement.Invalidation)
 	// Version of the software, told to other members.

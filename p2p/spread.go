@@ -186,13 +186,14 @@ func (s *spreader) take(body []byte, from peer.ID) error {
 		return ErrKnown
 	}
 	s.n.metrics.statements.WithLabelValues("obeyed").Inc()
+	if from == "" { // Spread tells the others, and who called it is here
+		return nil
+	}
 	s.n.log.Info("a trusted key has an image forgotten", "image", i.Image, "key", i.Signer.String(), "peer", from)
 	if s.n.s.Obey != nil {
 		s.n.s.Obey(i)
 	}
-	if from != "" { // else Spread tells, and waits for it
-		s.pass(body, from)
-	}
+	s.pass(body, from)
 	return nil
 }
 
@@ -307,9 +308,10 @@ func (n *Node) trusts(k statement.Key) bool {
 	return slices.Contains(n.s.TrustedKeys, k)
 }
 
-// Spread obeys a statement (statement.Invalidation, as it is printed) and tells
-// the swarm. It returns how many members took it from this node; those pass it
-// on. Errors: ErrUntrusted, ErrKnown, and those of package statement.
+// Spread tells the swarm what a trusted key has signed (statement.Invalidation,
+// as it is printed). It returns how many members took it from this node; those
+// pass it on. Here it is for the caller to obey, unless it is an error:
+// ErrUntrusted, ErrKnown, or one of package statement.
 func (n *Node) Spread(ctx context.Context, body []byte) (told int, err error) {
 	ctx, end, ok := n.tasks.begin(ctx)
 	if !ok {

@@ -104,18 +104,20 @@ func (s *service) joinable(ctx context.Context) error {
 		return err
 	}
 	s.node, err = p2p.New(p2p.Options{ //nolint:contextcheck // it lives until Run ends or Close
-		Identity: identity,
-		Key:      key,
-		Swarm:    s.cfg.Swarm,
-		Announce: s.cfg.Announce,
-		Join:     s.cfg.Join,
-		Pieces:   s.cfg.Pieces,
-		NoMDNS:   !s.cfg.MDNS,
-		Zone:     s.cfg.Zone,
-		Version:  version(),
-		Cache:    s.cache,
-		Logger:   s.log,
-		Metrics:  s.metrics,
+		Identity:    identity,
+		Key:         key,
+		Swarm:       s.cfg.Swarm,
+		Announce:    s.cfg.Announce,
+		Join:        s.cfg.Join,
+		Pieces:      s.cfg.Pieces,
+		NoMDNS:      !s.cfg.MDNS,
+		Zone:        s.cfg.Zone,
+		TrustedKeys: s.cfg.TrustedKeys,
+		Obey:        s.obey,
+		Version:     version(),
+		Cache:       s.cache,
+		Logger:      s.log,
+		Metrics:     s.metrics,
 	})
 	return err
 }
@@ -173,7 +175,7 @@ func (s *service) wire(context.Context) (err error) {
 	}
 	s.mirror.server = s.proxy.Server()
 	s.admin.server = &http.Server{
-		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Unready: s.unready, Logger: s.log}),
+		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Unready: s.unready, Logger: s.log}),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,

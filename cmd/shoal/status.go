@@ -78,10 +78,15 @@ func asker[T any](addr string, fetch func(ctx context.Context, addr string) ([]b
 		defer cancel()
 		text, said, err := fetch(ctx, addr)
 		if err != nil {
-			return glance[T]{}, fmt.Errorf("ask the node at %s: %w; is it running? name its admin endpoint with --admin", addr, err)
+			return glance[T]{}, askError(addr, err)
 		}
 		return glance[T]{at: time.Now(), text: text, said: said}, nil
 	}
+}
+
+// askError says what to do about a node that does not answer.
+func askError(addr string, err error) error {
+	return fmt.Errorf("ask the node at %s: %w; is it running? name its admin endpoint with --admin", addr, err)
 }
 
 // printStatus writes it for people, and how much it is more than before, if

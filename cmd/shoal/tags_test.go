@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"net/http"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/multiformats/go-multiaddr"
 
+	"shoal/blobcache/statement"
 	"shoal/cmd/shoal/internal/config"
 	"shoal/proxy/origin"
 	"shoal/proxy/origin/origintest"
@@ -72,5 +77,61 @@ func TestNoPeersWordOnATag(t *testing.T) {
 	})
 	if status, _ := nodes[1].head(t, "v1"); status != http.StatusNotFound {
 		t.Errorf("with the manifest at hand: %d", status)
+	}
+}
+
+// TestInvalidateTheSwarm: of three nodes that believe a tag for an hour two
+// trust a key. What it signs makes them ask the registry again, and the third
+// does not.
+func TestInvalidateTheSwarm(t *testing.T) {
+	reg := origintest.Start(t, origintest.Options{})
+	reg.Registry.AddImage("a/b", "v1", origintest.Image{Seed: 1, Layers: origintest.Layers(1000)})
+	signer := statement.GenerateSigner()
+	key := filepath.Join(t.TempDir(), "signing.key")
+	if err := createSigningKey(key, signer); err != nil {
+		t.Fatal(err)
+	}
+	var nodes []*service
+	for i, trusted := range [][]statement.Key{{signer.Key()}, {signer.Key()}, nil} {
+		cfg := config.Config{
+			DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0", TrustedKeys: trusted,
+			Swarm:      []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")},
+			Registries: origin.Registries{"docker.io": {Upstreams: []string{reg.URL}, MaxAge: []origin.TagAge{{Pattern: "*:*", Age: time.Hour}}}},
+		}
+		if i > 0 {
+			cfg.Join = []multiaddr.Multiaddr{multiaddr.StringCast(nodes[0].addrs()[0])}
+		}
+		nodes = append(nodes, startService(t, cfg))
+		nodes[i].head(t, "v1")
+	}
+	for _, s := range nodes {
+		until(t, "everybody is connected", func() bool { return s.node.Peers() == 2 })
+	}
+	invalidate := func(at *service) (int, string) {
+		var out bytes.Buffer
+		code := run(environment{ctx: t.Context(), stdout: &out, stderr: &out}, []string{"cache", "invalidate", "--admin", at.admin.addr(), "--signing-key", key, "a/b:v1"})
+		return code, out.String()
+	}
+	if code, said := invalidate(nodes[2]); code != exitFailed || !strings.Contains(said, "not trusted here") {
+		t.Errorf("at the node that does not trust the key: %d, %s", code, said)
+	}
+	heads := func() int { return reg.Registry.Stats().Requests["HEAD manifest"] }
+	for _, s := range nodes {
+		s.head(t, "v1")
+	}
+	if n := heads(); n != 3 {
+		t.Fatalf("%d HEADs before anything is forgotten", n)
+	}
+	if code, said := invalidate(nodes[0]); code != exitOK || said != "docker.io/a/b:v1: 1 forgotten, 2 members told\n" {
+		t.Errorf("%d, %s", code, said)
+	}
+	until(t, "the other one that trusts the key asks again", func() bool {
+		nodes[1].head(t, "v1")
+		return heads() == 4
+	})
+	nodes[0].head(t, "v1")
+	nodes[2].head(t, "v1")
+	if n := heads(); n != 5 {
+		t.Errorf("%d HEADs: of three nodes two had to ask again", n)
 	}
 }

@@ -1,11 +1,14 @@
 // Package admin is the HTTP side that a node shows its operator: health,
-// readiness, metrics and status; and the client for it. It is read-only,
-// changes nothing in the node, and keeps no numbers of its own: bytes come out
-// of the metrics registry, so that /metrics and the status cannot differ. It
-// starts no goroutines; the caller serves the Handler.
+// readiness, metrics and status; and the client for it. It keeps no numbers of
+// its own: bytes come out of the metrics registry, so that /metrics and the
+// status cannot differ. What it can change in the node is what it is given
+// functions for, and never for a web page: whoever reaches the address may ask,
+// a browser there may not. It starts no goroutines; the caller serves the
+// Handler.
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -23,12 +26,15 @@ type Options struct {
 	Status func() Status
 	// Peers lists the members that the node knows.
 	Peers func() []Peer
+	// Invalidate forgets what was asked for; ErrRefused if that is not to be.
+	Invalidate func(context.Context, Invalidate) (Invalidated, error)
 	// Unready returns why the node should not be used yet or any more, or "".
 	Unready func() string
 	Logger  *slog.Logger
 }
 
-// Handler serves /healthz, /readyz, /metrics, /api/v1/status and /api/v1/peers.
+// Handler serves /healthz, /readyz, /metrics, /api/v1/status, /api/v1/peers and
+// /api/v1/cache/invalidate.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -46,6 +52,7 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/v1/peers", func(w http.ResponseWriter, _ *http.Request) {
 		o.writeJSON(w, Peers{Peers: o.Peers()})
 	})
+	mux.HandleFunc("POST "+invalidatePath, o.serveInvalidate)
 	return mux
 }
 

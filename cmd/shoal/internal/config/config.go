@@ -21,6 +21,7 @@ import (
 
 	"github.com/multiformats/go-multiaddr"
 
+	"shoal/blobcache/statement"
 	"shoal/proxy/origin"
 )
 
@@ -35,6 +36,7 @@ type Config struct {
 	Swarm, Announce, Join []multiaddr.Multiaddr
 	Pieces                string // HOST:PORT, or "" for the swarm's host and any free port
 	SwarmKey              string // path of the key file, or ""
+	TrustedKeys           []statement.Key
 	Registries            origin.Registries
 	Zone                  string
 	CacheSize             int64         // bytes, or 0 for a default that depends on the disk

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"log/slog"
 	"os"
@@ -13,10 +15,16 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/multiformats/go-multiaddr"
 
+	"shoal/blobcache/statement"
 	"shoal/proxy/origin"
 )
 
 const peer = "12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F"
+
+// trusted returns the public key of a seed.
+func trusted(seed byte) statement.Key {
+	return statement.Key(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize)).Public().(ed25519.PublicKey))
+}
 
 // load parses args as "shoal serve" does. "FILE" in args and environ stands
 // for a file with the given text.
@@ -85,7 +93,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		Swarm:    addrs("/ip4/10.0.0.1/tcp/4", "/ip6/::/tcp/5"),
 		Announce: addrs("/dns4/a.example/tcp/6", "/ip4/10.0.0.2/tcp/6"),
 		Join:     addrs("/ip4/10.0.0.3/tcp/7/p2p/"+peer, "/dns4/b.example/tcp/8", "/dnsaddr/c.example"),
-		Pieces:   "10.0.0.1:3", SwarmKey: "/k",
+		Pieces:   "10.0.0.1:3", SwarmKey: "/k", TrustedKeys: []statement.Key{trusted(1), trusted(2)},
 		Registries: origin.Registries{
 			"docker.io": {Upstreams: []string{"https://m.example", "https://registry-1.docker.io"}},
 			"ghcr.io":   {Upstreams: []string{"http://127.0.0.1:5001"}},
@@ -101,7 +109,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"--data-dir=/d", "--mirror", "127.0.0.1:1", "--admin=[::1]:2", "--swarm=/ip4/10.0.0.1/tcp/4", "--swarm=/ip6/::/tcp/5",
 			"--announce=/dns4/a.example/tcp/6", "--announce=/ip4/10.0.0.2/tcp/6",
 			"--join=/ip4/10.0.0.3/tcp/7/p2p/" + peer, "--join=/dns4/b.example/tcp/8", "--join=/dnsaddr/c.example",
-			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--registry=docker.io=https://m.example,https://registry-1.docker.io",
+			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--trusted-keys=" + trusted(1).String(), "--trusted-keys", trusted(2).String(), "--registry=docker.io=https://m.example,https://registry-1.docker.io",
 			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--reverify=90m", "--no-mdns",
 			"--log-level=debug", "--log-format=json",
 		}},
@@ -109,7 +117,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"SHOAL_DATA_DIR=/d", "SHOAL_MIRROR=127.0.0.1:1", "SHOAL_ADMIN=[::1]:2", "SHOAL_SWARM=/ip4/10.0.0.1/tcp/4 /ip6/::/tcp/5",
 			"SHOAL_ANNOUNCE= /dns4/a.example/tcp/6\n/ip4/10.0.0.2/tcp/6 ",
 			"SHOAL_JOIN=/ip4/10.0.0.3/tcp/7/p2p/" + peer + "\t/dns4/b.example/tcp/8 /dnsaddr/c.example",
-			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k",
+			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k", "SHOAL_TRUSTED_KEYS=" + trusted(1).String() + " " + trusted(2).String(),
 			"SHOAL_REGISTRY=docker.io=https://m.example,https://registry-1.docker.io ghcr.io=http://127.0.0.1:5001",
 			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
 			"SHOAL_LOG_LEVEL=debug", "SHOAL_LOG_FORMAT=json", "SHOAL_KEEP=1", "PATH=/bin",
@@ -125,6 +133,7 @@ announce:
 join: [/ip4/10.0.0.3/tcp/7/p2p/` + peer + `, /dns4/b.example/tcp/8, /dnsaddr/c.example]
 pieces: 10.0.0.1:3
 swarm-key: /k
+trusted-keys: [` + trusted(1).String() + `, "` + trusted(2).String() + `"]
 registry:
   docker.io:
     upstreams: [https://m.example, https://registry-1.docker.io]
@@ -305,6 +314,8 @@ func TestBadWords(t *testing.T) {
 		{"--registry=docker.io=https://u:secret@x", `https://u:xxxxx@x: credentials do not belong into the URL`},
 		{"--registry=docker.io=https://x?a=b", `"https://x?a=b" has more than scheme, host, port and path`},
 		{"--registry=docker.io=https://x/Y", `"https://x/Y": the path is no folder of repositories: use https://HOST/PROJECT`},
+		{"--trusted-keys=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", `--trusted-keys: no key: use ed25519: and 32 bytes in base64; "shoal key new" prints the public key that belongs here`},
+		{"--trusted-keys=ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", `--trusted-keys: no key: anybody can sign for that one`},
 		{"--zone=a b", `--zone: "a b" is no name of a zone`},
 		{"--reverify=24", `--reverify: "24" is no duration`},
 		{"--reverify=1s", `--reverify: "1s" is out of range`},

@@ -53,7 +53,7 @@ type DataDir struct {
 
 // Admin is the flag of verbs that talk to a node.
 type Admin struct {
-	Admin Words `placeholder:"ADDR" help:"Address of the node's admin endpoint: /healthz, /readyz, /metrics, /api/v1/status, /api/v1/peers. Default: 127.0.0.1:5050."`
+	Admin Words `placeholder:"ADDR" help:"Address of the node's admin endpoint: /healthz, /readyz, /metrics, /api/v1/... Default: 127.0.0.1:5050."`
 }
 
 // Flags are all settings of a node as flags. Verbs that need fewer fill in the
@@ -64,13 +64,14 @@ type Flags struct {
 	Mirror Words `placeholder:"ADDR" help:"Registry endpoint for the container runtimes of this machine. Default: 127.0.0.1:5000."`
 	Admin
 
-	Swarm    Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"Where to listen for members; repeat for more. Default: /ip4/0.0.0.0/tcp/4001 with a swarm key, /ip4/127.0.0.1/tcp/4001 without."`
-	Pieces   Words  `group:"Swarm:" placeholder:"ADDR" help:"Where to serve pieces of blobs to members. Default: the swarm's host, any free port."`
-	Announce Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"Address to tell members instead of those listened on (containers, NAT); repeat for more."`
-	Join     Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"A member to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID, which \"shoal status\" prints there, or a name that leads to members: /dns4/NAME/tcp/4001, /dnsaddr/NAME; repeat for more."`
-	SwarmKey Words  `group:"Swarm:" placeholder:"FILE" help:"Key of the swarm, made by \"shoal swarm-key new\", the same on every member. Without it the node keeps to loopback."`
-	Zone     Words  `group:"Swarm:" placeholder:"NAME" help:"Site of this node; members of the same zone are asked first."`
-	NoMDNS   Switch `group:"Swarm:" name:"no-mdns" help:"Do not look for members on the local network by multicast DNS."`
+	Swarm       Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"Where to listen for members; repeat for more. Default: /ip4/0.0.0.0/tcp/4001 with a swarm key, /ip4/127.0.0.1/tcp/4001 without."`
+	Pieces      Words  `group:"Swarm:" placeholder:"ADDR" help:"Where to serve pieces of blobs to members. Default: the swarm's host, any free port."`
+	Announce    Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"Address to tell members instead of those listened on (containers, NAT); repeat for more."`
+	Join        Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"A member to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID, which \"shoal status\" prints there, or a name that leads to members: /dns4/NAME/tcp/4001, /dnsaddr/NAME; repeat for more."`
+	SwarmKey    Words  `group:"Swarm:" placeholder:"FILE" help:"Key of the swarm, made by \"shoal swarm-key new\", the same on every member. Without it the node keeps to loopback."`
+	TrustedKeys Words  `group:"Swarm:" placeholder:"KEY" help:"Public key, printed by \"shoal key new\", whose statements this node obeys: \"shoal cache invalidate --signing-key\". Repeat for more. Default: none."`
+	Zone        Words  `group:"Swarm:" placeholder:"NAME" help:"Site of this node; members of the same zone are asked first."`
+	NoMDNS      Switch `group:"Swarm:" name:"no-mdns" help:"Do not look for members on the local network by multicast DNS."`
 
 	Registry  Words `group:"Content:" placeholder:"NAME=URL[,URL]" help:"Upstreams of a registry in order of preference; repeat for more registries. http:// is allowed. Default: docker.io=https://registry-1.docker.io. A registry that is not listed is https://NAME, public names only."`
 	CacheSize Words `group:"Content:" placeholder:"SIZE" help:"Bytes of disk for blobs: 500MiB, 50GiB, ... (powers of 1024). Default: a quarter of the disk, at most 50GiB."`
@@ -86,7 +87,7 @@ func (f *Flags) layer() layer {
 	for name, words := range map[string][]string{
 		"config": f.Config, "data-dir": f.DataDir.DataDir, "mirror": f.Mirror, "admin": f.Admin.Admin,
 		"swarm": f.Swarm, "pieces": f.Pieces, "announce": f.Announce, "join": f.Join,
-		"swarm-key": f.SwarmKey, "zone": f.Zone, "no-mdns": f.NoMDNS,
+		"swarm-key": f.SwarmKey, "trusted-keys": f.TrustedKeys, "zone": f.Zone, "no-mdns": f.NoMDNS,
 		"registry": f.Registry, "cache-size": f.CacheSize, "reverify": f.Reverify,
 		"log-level": f.LogLevel, "log-format": f.LogFormat,
 	} {
@@ -124,7 +125,7 @@ func environment(environ []string) (layer, []string) {
 			l[name] = []word{{text: value, where: variable}}
 		case name == "config":
 			l[name] = []word{{text: value, where: variable}}
-		case slices.Contains([]string{"json", "keep", "watch", "limit"}, name): // flags of single verbs, which kong reads
+		case slices.Contains([]string{"json", "keep", "watch", "limit", "signing-key"}, name): // flags of single verbs, which kong reads
 		case !serviceLink(variable):
 			unknown = append(unknown, variable)
 		}

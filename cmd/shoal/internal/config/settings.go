@@ -13,6 +13,8 @@ import (
 	"github.com/docker/go-units"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"shoal/blobcache/statement"
 )
 
 // Limits of values.
@@ -112,6 +114,14 @@ func swarmSettings() []setting {
 		{name: "swarm-key", set: one(func(c *Config, s string) error {
 			c.SwarmKey = s
 			return notEmpty(s)
+		})},
+		{name: "trusted-keys", list: true, set: each(func(c *Config, s string) error {
+			k, err := statement.ParseKey(s)
+			c.TrustedKeys = append(c.TrustedKeys, k)
+			if err != nil {
+				return fmt.Errorf("%w; \"shoal key new\" prints the public key that belongs here", err)
+			}
+			return nil
 		})},
 		{name: "zone", set: one(func(c *Config, s string) error {
 			c.Zone = s
