@@ -21,11 +21,11 @@ type keyNewCmd struct {
 // Help shows examples.
 func (keyNewCmd) Help() string {
 	return `    $ shoal key new signing.key
-    ed25519:oJqlxU5Bc2hLgHGtQ4LTjDpxjh4Nm/7YcWzj1kmbHIw=
+    ed25519:JAwdsvrBXKlI6cVgvXRLDe9euM1J/5o50IQnUSYcArY=
 
 What is printed goes into trusted-keys of the nodes that shall obey the key; it stands in the file, too. The file stays with who signs: no node needs it.
 
-    $ shoal serve --trusted-keys ed25519:oJqlxU5Bc2hLgHGtQ4LTjDpxjh4Nm/7YcWzj1kmbHIw=
+    $ shoal serve --trusted-keys ed25519:JAwdsvrBXKlI6cVgvXRLDe9euM1J/5o50IQnUSYcArY=
     $ shoal cache invalidate --signing-key signing.key nginx:1.27`
 }
 

@@ -212,7 +212,7 @@ func (m *scratch) command(t *testing.T, line string, env ...string) *exec.Cmd {
 // shell runs a command beside a node, and wants it to succeed.
 func (m *scratch) shell(t *testing.T, line string) {
 	t.Helper()
-	asksNode := strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "shoal status") || strings.HasPrefix(line, "shoal peers")
+	asksNode := strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "shoal status") || strings.HasPrefix(line, "shoal peers") || strings.HasPrefix(line, "shoal cache ")
 	if asksNode && len(m.nodes) == 0 {
 		m.serve(t, "shoal serve")
 	}
@@ -286,6 +286,11 @@ func (m *scratch) parses(t *testing.T, line string) {
 func (m *scratch) configFile(t *testing.T, text string) {
 	t.Helper()
 	path := filepath.Join(m.dir, "etc/shoal/shoal.yaml")
+	// The public key is that of the key that was made before.
+	if key, err := os.ReadFile(filepath.Join(m.dir, "signing.key")); err == nil {
+		public := regexp.MustCompile(`ed25519:\S+`)
+		text = public.ReplaceAllString(text, public.FindString(string(key)))
+	}
 	if err := os.WriteFile(path, []byte(m.here(text)), 0o600); err != nil {
 		t.Fatal(err)
 	}
