@@ -1,6 +1,7 @@
 package blobcache
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 // written meanwhile.
 func TestForgottenTagsStayForgotten(t *testing.T) {
 	dir := t.TempDir()
-	c := openAt(t, dir, Options{})
+	c := open(t, dir, Options{})
 	tag := Tag{Manifest: blob.Descriptor{Digest: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Size: 3}, At: time.Unix(5, 0).UTC()}
 	for _, key := range []string{"a:1", "a:2", "b:1"} {
 		c.KeepTag(key, tag)
@@ -31,7 +32,7 @@ func TestForgottenTagsStayForgotten(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(after, "meta.db"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c = openAt(t, after, Options{})
+	c = open(t, after, Options{})
 	if all := c.Tags(""); len(all) != 1 || all["b:1"] != tag {
 		t.Errorf("after a crash: %v", all)
 	}
@@ -42,25 +43,28 @@ func TestForgottenTagsStayForgotten(t *testing.T) {
 
 // What is dropped is gone at once, and whoever reads it reads on.
 func TestDrop(t *testing.T) {
-	c := openAt(t, t.TempDir(), Options{})
-	d, content := putContent(t, c, "to be dropped")
-	b, err := c.Get(t.Context(), d.Digest)
+	c := open(t, t.TempDir(), Options{})
+	s := newSample(1000, 1)
+	put(t, c, s)
+	b, err := c.Get(t.Context(), s.Digest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.Drop(d.Digest) || c.Drop(d.Digest) {
+	if !c.Drop(s.Digest) || c.Drop(s.Digest) {
 		t.Error("it was here once")
 	}
-	if _, ok := c.Stat(d.Digest); ok {
+	if _, ok := c.Stat(s.Digest); ok {
 		t.Error("it is still here")
 	}
-	if got, err := io.ReadAll(b.File()); err != nil || string(got) != content {
-		t.Errorf("read %q, %v", got, err)
+	if got, err := io.ReadAll(b.File()); err != nil || !bytes.Equal(got, s.data) {
+		t.Errorf("read %d bytes, %v", len(got), err)
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
-	if again, _ := putContent(t, c, content); again != d || c.used != d.Size {
-		t.Errorf("again: %d bytes are counted", c.used)
+	put(t, c, s)
+	has(t, c, s)
+	if c.used != s.Size {
+		t.Errorf("%d bytes are counted", c.used)
 	}
 }
