@@ -22,7 +22,7 @@ const (
 	MaxImage = 2*255 + 128 + 2
 )
 
-// ErrTime: an invalidation is not good any more, or not yet.
+// ErrTime means that an invalidation is not good any more, or not yet.
 var ErrTime = errors.New("statement is not of this time")
 
 // Invalidation asks whoever trusts its signer to forget what is known of an

@@ -24,8 +24,8 @@ const (
 	maxSignerSize = 4 << 10
 )
 
-// ErrKey: the text is no key of its kind. It never shows what the text was: the
-// one may have been taken for the other.
+// ErrKey means that a text is no key of its kind. It never shows what the text
+// was: the one may have been taken for the other.
 var ErrKey = errors.New("no key")
 
 // String returns the key as people pass it on: "ed25519:" and 32 bytes in

@@ -20,7 +20,7 @@ const (
 // not know.
 type PushKind byte
 
-// PushInvalidation: the body is a statement.Invalidation.
+// PushInvalidation is of a push whose body is a statement.Invalidation.
 const PushInvalidation PushKind = 1
 
 // AppendPush appends a push to b.

@@ -49,29 +49,28 @@ func get(ctx context.Context, url string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, text, err := send(req)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", url, resp.Status)
+	status, text, err := send(req)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%s: %d %s", url, status, http.StatusText(status))
 	}
 	return text, err
 }
 
-// send returns the answer to a request, and its body.
-func send(req *http.Request) (*http.Response, []byte, error) {
+// send returns the status and the body of the answer to a request.
+func send(req *http.Request) (status int, text []byte, err error) {
 	// Not by the environment's HTTP proxy: the node is this machine's or a
 	// neighbour's.
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
-		return nil, nil, err
+		return 0, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerSize))
-	if err != nil {
-		return nil, nil, fmt.Errorf("read answer: %w", err)
+	if text, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerSize)); err != nil {
+		return 0, nil, fmt.Errorf("read answer: %w", err)
 	}
-	return resp, text, nil
+	return resp.StatusCode, text, nil
 }
 
 // dialable turns an address to listen on into one to connect to.

@@ -18,8 +18,8 @@ const (
 	maxBody = 8 << 10
 )
 
-// ErrRefused: a node does not do what it is asked, for the reason that the
-// error tells in one line.
+// ErrRefused means that a node does not do what it is asked, for the reason that
+// the error tells in one line.
 var ErrRefused = errors.New("refused")
 
 // Invalidate asks a node to forget what it knows of an image: either of its name,
@@ -80,16 +80,17 @@ func (i Invalidate) Do(ctx context.Context, addr string) (Invalidated, error) {
 		return Invalidated{}, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, text, err := send(req)
+	status, text, err := send(req)
 	if err != nil {
 		return Invalidated{}, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		said := strings.TrimSpace(string(text[:min(len(text), 500)]))
-		if resp.StatusCode == http.StatusForbidden {
-			return Invalidated{}, fmt.Errorf("%w%s", ErrRefused, strings.TrimPrefix(said, ErrRefused.Error()))
-		}
-		return Invalidated{}, fmt.Errorf("%s: %s", resp.Status, said)
+	said := strings.TrimSpace(string(text[:min(len(text), 500)]))
+	switch status {
+	case http.StatusOK:
+	case http.StatusForbidden:
+		return Invalidated{}, fmt.Errorf("%w%s", ErrRefused, strings.TrimPrefix(said, ErrRefused.Error()))
+	default:
+		return Invalidated{}, fmt.Errorf("%d %s: %s", status, http.StatusText(status), said)
 	}
 	var done Invalidated
 	if json.Unmarshal(text, &done) != nil || done.Image == "" {
