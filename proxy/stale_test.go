@@ -93,6 +93,22 @@ func TestStaleIfError(t *testing.T) {
 	}
 }
 
+// The tag is known and the manifest is not to be had: that is an error, and no
+// stale one.
+func TestStaleTagWithoutItsManifest(t *testing.T) {
+	bubble(t, options{}, func(r *rig) {
+		another(r.t, r.hub, "first")
+		r.do("HEAD", tagPath).wants(r.t, http.StatusOK, nil)
+		r.hub.Fault(origintest.Fault{Effect: origintest.Status(503)})
+		sleep(time.Second)
+		a := r.get(tagPath)
+		a.refused(r.t, http.StatusNotFound, "MANIFEST_UNKNOWN")
+		if a.Header.Values("Warning") != nil {
+			r.t.Errorf("an error with warnings %q", a.Header.Values("Warning"))
+		}
+	})
+}
+
 // What the registry denies or does not have is its answer, however good the one
 // before was.
 func TestAnswersAreNotOutages(t *testing.T) {

@@ -107,10 +107,5 @@ func Outage(err error) bool {
 	if errors.As(err, &resp) {
 		return resp.Status >= 500 || resp.Status == http.StatusTooManyRequests || resp.Status == http.StatusRequestTimeout
 	}
-	for _, answer := range []error{ErrRegistryRefused, blob.ErrNotFound, blob.ErrDenied, blob.ErrCorrupt, blob.ErrTooLarge} {
-		if errors.Is(err, answer) {
-			return false
-		}
-	}
 	return errors.Is(err, blob.ErrUnavailable) || errors.Is(err, blob.ErrStalled) || errors.Is(err, context.DeadlineExceeded)
 }
