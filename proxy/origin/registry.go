@@ -129,7 +129,7 @@ func CheckPattern(s string) error {
 // covers tells whether pattern matches the repository or a folder that it is
 // in.
 func covers(pattern, name string) bool {
-	for at := name; at != "."; at = path.Dir(at) {
+	for at := name; at != "." && at != "/"; at = path.Dir(at) {
 		if ok, err := path.Match(pattern, at); ok && err == nil {
 			return true
 		}
