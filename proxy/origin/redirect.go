@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -38,13 +39,13 @@ func (c *Client) follow(ctx context.Context, up *upstream, q request, key target
 		if err != nil {
 			return nil, err
 		}
-		authorization := ""
+		var as authorization
 		if !sameHost(to, up.base) {
 			left = true
-		} else if authorization, err = c.authorization(up, q); err != nil {
-			return nil, err
+		} else if as, err = c.authorization(ctx, up, q); err != nil {
+			return nil, fmt.Errorf("%s: %w", up.base, err)
 		}
-		if resp, err = c.send(ctx, up, q.as(kindRedirect), q.request(to, authorization)); err != nil {
+		if resp, err = c.send(ctx, up, q.as(kindRedirect), q.request(to, as.header)); err != nil {
 			return nil, err
 		}
 		from = to

@@ -40,9 +40,17 @@ type Registry struct {
 	Proxy string
 
 	// Username and PasswordFile log in at the host of the first upstream, and
-	// at the token endpoint that it names. Both or none, and only with an
-	// Access of AccessShared.
+	// at the token endpoint that it names. Both or none. Of these, of
+	// DockerConfig and CredentialCommand there is one, and only with an Access
+	// of AccessShared.
 	Username, PasswordFile string
+	// DockerConfig is a config.json of docker, or an auth.json of podman. Each
+	// upstream gets what it holds for the upstream's own host.
+	DockerConfig string
+	// CredentialCommand is a program with arguments, which speaks the protocol
+	// of docker's credential helpers. What it prints is for the same as
+	// Username.
+	CredentialCommand []string
 	// CredentialsInClear lets them go over http://.
 	CredentialsInClear bool
 	// Access is who may have what is asked for: AccessPublic, which is the
@@ -187,6 +195,12 @@ func (r Registry) Check() error {
 	return r.checkLogin()
 }
 
+// TakesCredentials tells whether the operator lets the registry have
+// credentials of the node and has named none.
+func (r Registry) TakesCredentials() bool {
+	return r.Access == AccessShared && r.Username == "" && r.PasswordFile == "" && r.DockerConfig == "" && len(r.CredentialCommand) == 0
+}
+
 // CheckAccess returns why s is not a value of Access, or nil.
 func CheckAccess(s string) error {
 	if s != AccessPublic && s != AccessShared {
@@ -202,23 +216,36 @@ func (r Registry) checkLogin() error {
 			return err
 		}
 	}
+	// Of upstreams that the credentials are for.
+	upstreams, sources := r.Upstreams[:min(1, len(r.Upstreams))], 0
+	if r.DockerConfig != "" {
+		upstreams = r.Upstreams
+	}
+	for _, set := range []bool{r.Username != "", r.DockerConfig != "", len(r.CredentialCommand) > 0} {
+		if set {
+			sources++
+		}
+	}
 	switch {
 	case (r.Username == "") != (r.PasswordFile == ""):
 		return errors.New("username and password-file belong together")
-	case r.Username == "":
+	case sources == 0:
 		return nil
+	case sources > 1:
+		return errors.New("username, docker-config and credential-command exclude each other: keep one of them")
 	case strings.ContainsFunc(r.Username, func(c rune) bool { return c == ':' || c < ' ' || c == 0x7f }):
 		return errors.New("username has a colon or control characters")
 	case r.Access != AccessShared:
 		return errors.New(`with credentials, whoever reaches this mirror may pull what they can get, and every holder of the swarm key may have it: set "access: shared" if that is meant`)
-	case len(r.Upstreams) == 0 || r.CredentialsInClear:
+	case r.CredentialsInClear:
 		return nil
 	}
-	u, err := parseBase(r.Upstreams[0])
-	if err == nil && u.Scheme == "http" {
-		err = fmt.Errorf(`%s would get the password in clear: use https://, or set "credentials-in-clear: true"`, u)
+	for _, base := range upstreams {
+		if u, err := parseBase(base); err == nil && u.Scheme == "http" {
+			return fmt.Errorf(`%s would get the password in clear: use https://, or set "credentials-in-clear: true"`, u)
+		}
 	}
-	return err
+	return nil
 }
 
 // tls returns the client configurations for the upstreams themselves, and for

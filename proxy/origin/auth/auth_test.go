@@ -130,7 +130,7 @@ func TestWhatIsNoToken(t *testing.T) {
 	for _, raw := range []string{
 		``, `{}`, `[]`, `"x"`, `{"token":""}`, `{"token":5}`, `{"token":"a b"}`, `{"token":"a\nb"}`, `{"token":"a\u0000"}`, `{"token":"é"}`,
 	} {
-		if tok, err := parse([]byte(raw), time.Now()); !errors.Is(err, blob.ErrUnavailable) || tok != (token{}) {
+		if tok, err := parse([]byte(raw), time.Now()); !errors.Is(err, blob.ErrUnavailable) || tok.value != "" {
 			t.Errorf("%s: %v, %v", raw, tok, err)
 		}
 	}
@@ -140,7 +140,7 @@ func TestAWaitEndsWithItsContextAndAFetchWithItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := Bearer{Realm: &url.URL{Scheme: "https", Host: "a.io"}}
 		fetched := make(chan error, 1)
-		fetch := func(ctx context.Context, _ *url.URL) (*http.Response, error) {
+		fetch := func(ctx context.Context, _ Bearer) (*http.Response, error) {
 			<-ctx.Done()
 			fetched <- context.Cause(ctx)
 			return nil, fmt.Errorf("fetch: %w", context.Cause(ctx))

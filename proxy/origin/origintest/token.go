@@ -15,6 +15,9 @@ type TokenAuth struct {
 	// Login is "USER:PASSWORD" that the endpoint wants to see; empty is
 	// nothing, as for public images.
 	Login string
+	// IdentityToken is what the endpoint wants to see instead, by POST as
+	// OAuth 2 has it.
+	IdentityToken string
 	// Basic wants Login with each request instead of tokens.
 	Basic bool
 	// Service is told in the challenge; empty is "origintest".
@@ -72,9 +75,14 @@ func (r *Registry) issue(req *http.Request) *reply {
 	if expires == 0 {
 		expires = 5 * time.Minute
 	}
-	scope := req.URL.Query().Get("scope")
+	scope := req.FormValue("scope")
 	t := &r.tokens
-	if a.Login != "" && !t.loggedIn(req) {
+	switch {
+	case a.IdentityToken != "":
+		if req.PostFormValue("grant_type") != "refresh_token" || req.PostFormValue("refresh_token") != a.IdentityToken {
+			return problem(http.StatusUnauthorized, "UNAUTHORIZED")
+		}
+	case req.Method != http.MethodGet || a.Login != "" && !t.loggedIn(req):
 		return problem(http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	t.mu.Lock()

@@ -33,9 +33,10 @@ type Config struct {
 	// Join those of members to start from (with their /p2p/ID) and of places
 	// where members are.
 	Swarm, Announce, Join []multiaddr.Multiaddr
-	Pieces                string // HOST:PORT, or "" for the swarm's host and any free port
-	SwarmKey              string // path of the key file, or ""
-	Registries            origin.Registries
+	Pieces                string            // HOST:PORT, or "" for the swarm's host and any free port
+	SwarmKey              string            // path of the key file, or ""
+	Registries            origin.Registries // with DockerConfig where it counts
+	DockerConfig          string            // path of a config.json of docker, or ""
 	Zone                  string
 	CacheSize             int64         // bytes, or 0 for a default that depends on the disk
 	Reverify              time.Duration // age at which a cached blob's proof is renewed before it is served

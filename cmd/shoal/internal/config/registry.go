@@ -15,6 +15,8 @@ const (
 	// upstreamsKey is what a registry has in the file for the URLs that a flag
 	// has behind its name.
 	upstreamsKey = "upstreams"
+	// dockerConfigKey is the setting for all registries, and for one.
+	dockerConfigKey = "docker-config"
 	// registryPlace is what a layer has before the name of a registry for the
 	// place where the file begins to speak of it.
 	registryPlace = "place of registry "
@@ -40,6 +42,11 @@ func registrySettings() []registrySetting {
 		{name: "proxy", set: func(r *origin.Registry, s string) error { r.Proxy = s; return origin.CheckProxy(s) }},
 		{name: "username", set: func(r *origin.Registry, s string) error { r.Username = s; return nil }},
 		{name: "password-file", set: func(r *origin.Registry, s string) error { r.PasswordFile = s; return notEmpty(s) }},
+		{name: dockerConfigKey, set: func(r *origin.Registry, s string) error { r.DockerConfig = s; return notEmpty(s) }},
+		{name: "credential-command", list: true, set: func(r *origin.Registry, s string) error {
+			r.CredentialCommand = append(r.CredentialCommand, s)
+			return notEmpty(r.CredentialCommand[0])
+		}},
 		{name: "credentials-in-clear", set: func(r *origin.Registry, s string) (err error) {
 			r.CredentialsInClear, err = parseBool(s)
 			return err
@@ -123,13 +130,25 @@ func (c *Config) setRegistryKeys(merged layer) error {
 	return c.checkRegistries(merged)
 }
 
-// checkRegistries finds settings of a registry that do not go together.
+// checkRegistries lets registries that may have credentials and say nothing
+// else have them from docker-config, and finds settings of a registry that do
+// not go together.
 func (c *Config) checkRegistries(merged layer) error {
+	users := 0
 	for name, r := range c.Registries {
+		if c.DockerConfig != "" && r.TakesCredentials() {
+			r.DockerConfig = c.DockerConfig
+			c.Registries[name] = r
+			users++
+		}
 		place := merged[registryPlace+name]
 		if err := r.Check(); err != nil && len(place) > 0 { // flags only have what was checked before
 			return &Error{Where: place[0].where, Err: err}
 		}
+	}
+	if c.DockerConfig != "" && users == 0 {
+		words := merged[dockerConfigKey]
+		return words[len(words)-1].errorf(`it is for registries with "access: shared" and no credentials of their own, and there are none`)
 	}
 	return nil
 }

@@ -66,6 +66,10 @@ func nodeSettings() []setting {
 			return checkAddr(s)
 		})},
 		{name: registryKey, list: true, value: "docker.io=https://registry-1.docker.io", set: setUpstreams},
+		{name: dockerConfigKey, set: one(func(c *Config, s string) error {
+			c.DockerConfig = s
+			return notEmpty(s)
+		})},
 		{name: "cache-size", set: one(func(c *Config, s string) (err error) {
 			c.CacheSize, err = parseSize(s)
 			return err
