@@ -185,10 +185,13 @@ func (c *Client) fetchToken(up *upstream, q request) auth.Fetch {
 			return resp, err
 		}
 		next, err := up.credential(ctx, q, cred)
-		if err != nil || next == cred {
+		if err == nil && next == cred {
 			return resp, nil // the refusal is the answer
 		}
 		c.discard(resp)
+		if err != nil {
+			return nil, err
+		}
 		return c.askForToken(ctx, up, q, bearer, next)
 	}
 }

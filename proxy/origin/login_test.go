@@ -217,7 +217,7 @@ func TestNewRefusesCredentials(t *testing.T) {
 		`username and password-file belong together`: func(r *origin.Registry) { r.Username = "" },
 		`username has a colon`:                       func(r *origin.Registry) { r.Username = "me:you" },
 		`password-file: open /nowhere: no such file`: func(r *origin.Registry) { r.PasswordFile = "/nowhere" },
-		`password-file ` + empty + ` is empty`: func(r *origin.Registry) { r.PasswordFile = empty },
+		`password-file ` + empty + ` is empty`:       func(r *origin.Registry) { r.PasswordFile = empty },
 	} {
 		r := private(file, "http://u.test")
 		change(&r)

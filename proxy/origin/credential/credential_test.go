@@ -131,9 +131,9 @@ func TestFilesAreReadAgain(t *testing.T) {
 func TestUnusableFiles(t *testing.T) {
 	dir := t.TempDir()
 	for text, want := range map[string]string{
-		`{"auths":{"r.example":{"auth":"open-sesame"}}}`:        "is no config.json of docker",
-		`{"auths":{"r.example":{"auth":5}}}`:                    "is no config.json of docker",
-		`open-sesame`:                                           "is no config.json of docker",
+		`{"auths":{"r.example":{"auth":"open-sesame"}}}`:       "is no config.json of docker",
+		`{"auths":{"r.example":{"auth":5}}}`:                   "is no config.json of docker",
+		`open-sesame`:                                          "is no config.json of docker",
 		`{"x":"` + strings.Repeat(secret, dockerMax/11) + `"}`: "has more than 1048576 bytes",
 	} {
 		_, err := Docker(write(t, dir, "config.json", text))
@@ -142,7 +142,7 @@ func TestUnusableFiles(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"\n": "password-file " + filepath.Join(dir, "password") + " is empty",
+		"\n":                                     "password-file " + filepath.Join(dir, "password") + " is empty",
 		strings.Repeat(secret, passwordMax/11+1): "has more than 16384 bytes",
 	} {
 		_, err := Password("me", write(t, dir, "password", text))

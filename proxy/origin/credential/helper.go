@@ -131,7 +131,7 @@ func run(ctx context.Context, argv []string, server string) (Credential, error) 
 
 // program is one run of a helper, as the client wants it.
 type program struct {
-	ctx  context.Context //nolint:containedctx // the client has no room for it
+	ctx  context.Context // of this run: the client's interface has no room for it
 	argv []string
 	in   io.Reader
 	err  error // of the program, which quotes nothing that it has printed
