@@ -170,10 +170,11 @@ func TestCommand(t *testing.T) {
 		"fails":         {script: `echo open-sesame; echo open-sesame >&2; exit 3`, err: "docker-credential-x: exit status 3: try it by hand: echo r.example | docker-credential-x ... get"},
 		"no JSON":       {script: `echo open-sesame`, err: "docker-credential-x: its answer is no credential"},
 		"no secret":     {script: `echo '{"Username":"me"}'`, err: "its answer is no credential"},
+		"no user":       {script: `echo '{"User":"me","Secret":"open-sesame"}'`, err: "its answer is no credential"},
 		"other JSON":    {script: `echo '{"Username":"me","Secret":{"open-sesame":1}}'`, err: "its answer is no credential"},
 		"endless":       {script: `yes open-sesame`, err: "its answer has more than 65536 bytes"},
 		"gone at once":  {script: `kill -9 $$`, err: "docker-credential-x: signal: killed"},
-		"without input": {script: `exec </dev/null; echo '{"Username":"","Secret":"open-sesame"}'`, want: Credential{Password: secret}},
+		"without input": {script: `exec </dev/null; echo '{"Username":"me","Secret":"open-sesame"}'`, want: Credential{Username: "me", Password: secret}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := helper(t, "x", tt.script)

@@ -115,7 +115,7 @@ func run(ctx context.Context, argv []string, server string) (Credential, error) 
 	switch {
 	case err == nil && got.Username == identityUser && got.Secret != "":
 		return Credential{IdentityToken: got.Secret}, nil
-	case err == nil && got.Secret != "":
+	case err == nil && got.Username != "" && got.Secret != "":
 		return Credential{Username: got.Username, Password: got.Secret}, nil
 	case credentials.IsErrCredentialsNotFound(err):
 		return Credential{}, nil
