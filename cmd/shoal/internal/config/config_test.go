@@ -187,6 +187,9 @@ registry:
     password-file: /p
     access: shared
   c.example: {upstreams: ['http://c'], username: me, password-file: /p, access: shared, credentials-in-clear: true}
+  d.example: {docker-config: /d, access: shared}
+  e.example: {credential-command: [helper, --account, "a b"], access: shared}
+  f.example: {credential-command: helper, access: shared}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -196,9 +199,48 @@ registry:
 		"a.example": {CAFile: "/ca", ClientCert: "/c", ClientKey: "/k", InsecureSkipVerify: true, Allow: []string{"team"}, Proxy: origin.ProxyNone},
 		"b.example": {Upstreams: []string{"https://flag"}, Proxy: "http://proxy:3128", Username: "robot$hub+node", PasswordFile: "/p", Access: origin.AccessShared}, // a flag says where, not how
 		"c.example": {Upstreams: []string{"http://c"}, Username: "me", PasswordFile: "/p", Access: origin.AccessShared, CredentialsInClear: true},
+		"d.example": {DockerConfig: "/d", Access: origin.AccessShared},
+		"e.example": {CredentialCommand: []string{"helper", "--account", "a b"}, Access: origin.AccessShared},
+		"f.example": {CredentialCommand: []string{"helper"}, Access: origin.AccessShared},
 	}
 	if !reflect.DeepEqual(c.Registries, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Registries, want)
+	}
+}
+
+// TestDockerConfigForAll: it is for registries that may have credentials and
+// have no others.
+func TestDockerConfigForAll(t *testing.T) {
+	const file = `
+registry:
+  docker.io: {deny: [private]}
+  a.example: {access: shared}
+  b.example: {access: public}
+  c.example: {access: shared, docker-config: /c}
+  d.example: {access: shared, username: me, password-file: /p}
+  e.example: {access: shared, credential-command: helper}
+`
+	for from, load := range map[string]func() (Config, error){
+		"flag": func() (Config, error) {
+			return load(t, []string{"--config=FILE", "--registry=a.example=https://a", "--docker-config=/all"}, nil, file)
+		},
+		"environment": func() (Config, error) {
+			return load(t, nil, []string{"SHOAL_CONFIG=FILE", "SHOAL_DOCKER_CONFIG=/all"}, file)
+		},
+		"file": func() (Config, error) { return load(t, []string{"--config=FILE"}, nil, "docker-config: /all\n"+file) },
+	} {
+		c, err := load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.DockerConfig != "/all" {
+			t.Errorf("by %s it is %q", from, c.DockerConfig)
+		}
+		for name, want := range map[string]string{"docker.io": "", "a.example": "/all", "b.example": "", "c.example": "/c", "d.example": "", "e.example": ""} {
+			if got := c.Registries[name].DockerConfig; got != want {
+				t.Errorf("by %s %s has %q, want %q", from, name, got, want)
+			}
+		}
 	}
 }
 
@@ -254,6 +296,11 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"password in public", "registry:\n  ghcr.io: {username: me, password-file: /p, access: public}\n", `FILE:2:3: registry.ghcr.io: with credentials, whoever reaches`},
 		{"password without a user", "registry:\n  ghcr.io: {password-file: /p, access: shared}\n", `FILE:2:3: registry.ghcr.io: username and password-file belong together`},
 		{"password in clear", "registry:\n  ghcr.io: {upstreams: ['http://a'], username: me, password-file: /p, access: shared}\n", `FILE:2:3: registry.ghcr.io: http://a would get the password in clear: use https://, or set "credentials-in-clear: true"`},
+		{"two kinds of credentials", "registry:\n  ghcr.io: {username: me, password-file: /p, docker-config: /d, access: shared}\n", `FILE:2:3: registry.ghcr.io: username, docker-config and credential-command exclude each other: keep one of them`},
+		{"a command for everybody", "registry:\n  ghcr.io: {credential-command: helper}\n", `FILE:2:3: registry.ghcr.io: with credentials, whoever reaches`},
+		{"an empty command", "registry:\n  ghcr.io: {credential-command: ''}\n", `FILE:2:33: registry.ghcr.io.credential-command: is empty`},
+		{"a file for everybody", "registry:\n  ghcr.io: {docker-config: /d, access: public}\n", `FILE:2:3: registry.ghcr.io: with credentials, whoever reaches`},
+		{"docker-config in clear", "docker-config: /d\nregistry:\n  ghcr.io: {upstreams: ['https://a', 'http://b'], access: shared}\n", `FILE:3:3: registry.ghcr.io: http://b would get the password in clear`},
 		{"no access", "registry:\n  ghcr.io: {access: client}\n", `registry.ghcr.io.access: "client" is no access: use public or shared`},
 		{"password in the file", "registry:\n  ghcr.io: {password: secret}\n", `registry.ghcr.io.password: is no setting of a registry: there are upstreams, `},
 		{"list for a file", "registry:\n  ghcr.io: {ca-file: [a]}\n", `registry.ghcr.io.ca-file: must be a plain value`},

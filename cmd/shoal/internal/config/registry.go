@@ -134,21 +134,15 @@ func (c *Config) setRegistryKeys(merged layer) error {
 // else have them from docker-config, and finds settings of a registry that do
 // not go together.
 func (c *Config) checkRegistries(merged layer) error {
-	users := 0
 	for name, r := range c.Registries {
 		if c.DockerConfig != "" && r.TakesCredentials() {
 			r.DockerConfig = c.DockerConfig
 			c.Registries[name] = r
-			users++
 		}
 		place := merged[registryPlace+name]
 		if err := r.Check(); err != nil && len(place) > 0 { // flags only have what was checked before
 			return &Error{Where: place[0].where, Err: err}
 		}
-	}
-	if c.DockerConfig != "" && users == 0 {
-		words := merged[dockerConfigKey]
-		return words[len(words)-1].errorf(`it is for registries with "access: shared" and no credentials of their own, and there are none`)
 	}
 	return nil
 }
