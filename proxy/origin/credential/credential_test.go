@@ -172,7 +172,7 @@ func TestCommand(t *testing.T) {
 		"no secret":     {script: `echo '{"Username":"me"}'`, err: "its answer is no credential"},
 		"no user":       {script: `echo '{"User":"me","Secret":"open-sesame"}'`, err: "its answer is no credential"},
 		"other JSON":    {script: `echo '{"Username":"me","Secret":{"open-sesame":1}}'`, err: "its answer is no credential"},
-		"endless":       {script: `yes open-sesame`, err: "its answer has more than 65536 bytes"},
+		"endless":       {script: `yes open-sesame | head -c 1000000`, err: "its answer has more than 65536 bytes"},
 		"gone at once":  {script: `kill -9 $$`, err: "docker-credential-x: signal: killed"},
 		"without input": {script: `exec </dev/null; echo '{"Username":"me","Secret":"open-sesame"}'`, want: Credential{Username: "me", Password: secret}},
 	} {
@@ -199,7 +199,7 @@ func TestCommand(t *testing.T) {
 // TestAHelperThatHangs: it and what it has started are ended, and who waits
 // does so no longer than he wants.
 func TestAHelperThatHangs(t *testing.T) {
-	file := helper(t, "x", `sleep 1000 & echo $! >"$0.child"; wait`)
+	file := helper(t, "x", `sleep 100 & echo $! >"$0.child"; wait`)
 	c, err := Command([]string{file})
 	if err != nil {
 		t.Fatal(err)
@@ -221,6 +221,7 @@ func TestAHelperThatHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = syscall.Kill(child, syscall.SIGKILL) })
 	for until := time.Now().Add(10 * time.Second); running(child); {
 		if time.Now().After(until) {
 			t.Fatalf("what it has started still runs")
