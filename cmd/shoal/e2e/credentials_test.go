@@ -157,6 +157,12 @@ func (o *logins) write(ctx context.Context, t *testing.T, password string) {
 			t.Errorf("docker keeps for %s:\n%s", config, kept)
 		}
 	}
+	// Of the token server docker gets, and keeps, an identity token.
+	kept := exec.CommandContext(ctx, "docker-credential-pass", "get")
+	kept.Stdin = strings.NewReader(o.hosts["token"])
+	if out := must(kept.Output())(t); !bytes.Contains(out, []byte(`"Secret":"identity-`+password)) {
+		t.Errorf("docker keeps in pass: %s", out)
+	}
 	must(m.Run(ctx, testhost.Command{Path: must(testhost.Program("skopeo"))(t), Args: []string{
 		"login", "--authfile", filepath.Join(o.dir, "auth.json"), "--cert-dir", filepath.Join("/etc/docker/certs.d", o.hosts["token"]),
 		"--username", user, "--password", password, o.hosts["token"],

@@ -138,28 +138,37 @@ func ask(ctx context.Context, t *testing.T, n *program.Node, method, url string)
 
 // issuer starts a token server (the distribution project's "Token
 // Authentication Specification"). A login without a scope, as docker does it,
-// gets a token for nothing.
+// gets a token for nothing, and one that is to last an identity token, which
+// counts for as long as the password (the project's "OAuth2 Token
+// Authentication").
 func (l *lab) issuer(ctx context.Context, t *testing.T, dir string, password func() string, sign func(map[string]any) string) {
 	t.Helper()
 	cert := must(tls.LoadX509KeyPair(filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")))(t)
 	listener := tls.NewListener(must(l.origin.Host.Listen(ctx, l.origin.Host.Addr, issuerPort))(t), &tls.Config{Certificates: []tls.Certificate{cert}})
 	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, secret, _ := r.BasicAuth()
-		scope := strings.Split(r.URL.Query().Get("scope"), ":")
+		identity := "identity-" + password()
+		if r.Method == http.MethodPost && r.PostFormValue("grant_type") == "refresh_token" && r.PostFormValue("refresh_token") == identity {
+			who, secret = user, password()
+		}
 		if who != user || secret != password() {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
+		if r.FormValue("offline_token") != "true" {
+			identity = ""
+		}
+		scope := strings.Split(r.FormValue("scope"), ":")
 		access := []any{}
 		if len(scope) == 3 {
 			access = append(access, map[string]any{"type": scope[0], "name": scope[1], "actions": []string{"pull"}})
 		}
 		token := sign(map[string]any{
-			"iss": "lab", "sub": who, "aud": r.URL.Query().Get("service"), "jti": "1",
+			"iss": "lab", "sub": who, "aud": r.FormValue("service"), "jti": "1",
 			"iat": time.Now().Unix(), "nbf": time.Now().Add(-time.Minute).Unix(), "exp": time.Now().Add(5 * time.Minute).Unix(),
 			"access": access,
 		})
-		_, _ = fmt.Fprintf(w, `{"token":%q,"expires_in":%d}`, token, tokenSeconds)
+		_, _ = fmt.Fprintf(w, `{"token":%q,"access_token":%[1]q,"refresh_token":%q,"expires_in":%d}`, token, identity, tokenSeconds)
 	})}
 	t.Cleanup(func() { _ = server.Close() })
 	go func() { _ = server.Serve(listener) }() // ends by Close
