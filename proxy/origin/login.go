@@ -54,10 +54,15 @@ func (l *login) at(host string) *login {
 	if l == nil {
 		return nil
 	}
+	return &login{source: l.source, setting: l.setting, remedy: strings.ReplaceAll(l.remedy, "HOST", loginHost(host))}
+}
+
+// loginHost is what people tell docker to log in at a host.
+func loginHost(host string) string {
 	if host == dockerHubHost {
-		host = DockerHub
+		return DockerHub
 	}
-	return &login{source: l.source, setting: l.setting, remedy: strings.ReplaceAll(l.remedy, "HOST", host)}
+	return host
 }
 
 // credential returns what the node has for q, other than refused if there is
@@ -79,7 +84,7 @@ func (u *upstream) advice() string {
 	}
 	switch {
 	case u.login == nil:
-		return fmt.Sprintf(`no credentials for %s: if this exists and is private, add docker-config (and run "docker login %[1]s" for it), credential-command, or username and password-file to registry.%s, with access: shared`, u.base.Host, name)
+		return fmt.Sprintf(`no credentials for %s: if this exists and is private, add docker-config (and run "docker login %s" for it), credential-command, or username and password-file to registry.%s, with access: shared`, u.base.Host, loginHost(u.base.Host), name)
 	case u.login.missing.Load():
 		return fmt.Sprintf("no credentials for %s in %s of registry.%s: %s", u.base.Host, u.login.setting, name, u.login.remedy)
 	}
