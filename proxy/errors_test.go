@@ -63,3 +63,14 @@ func TestExplain(t *testing.T) {
 		}
 	}
 }
+
+// TestAdvice: what the operator can do about a refusal stands in the answer.
+func TestAdvice(t *testing.T) {
+	const message = "the registry denied it to this mirror: no credentials for harbor.example"
+	err := fmt.Errorf("wrapped: %w", &origin.ResponseError{Status: 401, Advice: "no credentials for harbor.example", Err: blob.ErrDenied})
+	for _, registry := range []string{"docker.io", "harbor.example"} {
+		if f := explain(err, request.Request{Kind: request.Manifest, Registry: registry}); f.message != message {
+			t.Errorf("%s: %s", registry, f.message)
+		}
+	}
+}
