@@ -28,6 +28,9 @@ func (x *exchange) blob(ctx context.Context) error {
 	if x.r.Method == http.MethodHead {
 		return x.headBlob(ctx)
 	}
+	if !blob.Shared(x.req.Digest) {
+		return x.passThrough(ctx)
+	}
 	lookup, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
 	whole, err := x.get(ctx)

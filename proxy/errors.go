@@ -49,10 +49,12 @@ func explain(err error, req request.Request) failure {
 		return failure{http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "the range starts behind the end"}
 	case errors.Is(err, blob.ErrDenied) && req.Registry != request.DockerHub:
 		return denied(err)
+	case errors.Is(err, manifest.ErrSchema1): // dockerd, podman and skopeo show this code's message
+		return failure{http.StatusNotFound, "UNSUPPORTED", "the image is in Docker's schema 1, which this mirror does not serve: push it again with a current client"}
 	case errors.Is(err, manifest.ErrInvalid):
 		return failure{http.StatusNotFound, "MANIFEST_INVALID", "what the registry holds there is no manifest"}
 	case errors.Is(err, blob.ErrTooLarge):
-		return failure{http.StatusNotFound, "SIZE_INVALID", "larger than this mirror accepts; a manifest may have 4 MiB"}
+		return failure{http.StatusNotFound, "SIZE_INVALID", "larger than this mirror accepts; how large a manifest may be, --manifest-size says"}
 	case errors.Is(err, origin.ErrRegistryRefused):
 		return failure{http.StatusNotFound, "NAME_UNKNOWN", "this registry is neither listed (--registry) nor a public DNS name"}
 	case errors.Is(err, origin.ErrRepositoryRefused):

@@ -32,6 +32,7 @@ func TestExplain(t *testing.T) {
 		{blob.ErrDigestInvalid, request.Blob, "docker.io", 400, "DIGEST_INVALID"},
 		{request.ErrRange, request.Blob, "docker.io", 416, "RANGE_INVALID"},
 		{manifest.ErrInvalid, request.Manifest, "docker.io", 404, "MANIFEST_INVALID"},
+		{manifest.ErrSchema1, request.Manifest, "ghcr.io", 404, "UNSUPPORTED"},
 		{blob.ErrTooLarge, request.Manifest, "docker.io", 404, "SIZE_INVALID"},
 		{blob.ErrNotFound, request.Manifest, "docker.io", 404, "MANIFEST_UNKNOWN"},
 		{blob.ErrNotFound, request.Blob, "docker.io", 404, "BLOB_UNKNOWN"},

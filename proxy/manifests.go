@@ -100,8 +100,11 @@ func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 	d, err := x.tags.resolve(ctx, key, func(ctx context.Context) (blob.Descriptor, error) {
 		return x.repo.Resolve(ctx, x.req.Tag, accept)
 	})
-	if err == nil && d.Size > blob.MaxManifestSize {
+	if err == nil && d.Size > x.maxManifest {
 		err = fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, d.Size)
+	}
+	if err == nil && manifest.IsSchema1(d.MediaType) {
+		err = manifest.ErrSchema1
 	}
 	return d, err
 }
@@ -137,7 +140,7 @@ func (x *exchange) load(ctx context.Context, d blob.Descriptor) (*manifest.Manif
 			d.MediaType = known.MediaType
 		}
 	}
-	if d.Size > blob.MaxManifestSize {
+	if d.Size > x.maxManifest {
 		return nil, nil, fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, d.Size)
 	}
 	body, err := x.bytes(ctx, d)
@@ -148,30 +151,36 @@ func (x *exchange) load(ctx context.Context, d blob.Descriptor) (*manifest.Manif
 	return m, body, err
 }
 
-// bytes returns the proven bytes of the manifest d.
+// bytes returns the proven bytes of the manifest d: past the cache if it has no
+// room for them, or cannot keep them.
 func (x *exchange) bytes(ctx context.Context, d blob.Descriptor) ([]byte, error) {
+	if blob.Shared(d.Digest) {
+		if body, err := x.stored(ctx, d); !errors.Is(err, blob.ErrNoSpace) {
+			return body, err
+		}
+	}
+	_, body, err := x.repo.Manifest(ctx, d.Digest.String(), manifest.Accept())
+	if err == nil && d.Digest.Algorithm().FromBytes(body) != d.Digest {
+		err = fmt.Errorf("%w: manifest %s", blob.ErrCorrupt, d.Digest)
+	}
+	return body, err
+}
+
+// stored returns the proven bytes of the manifest d from the cache, or by a fill.
+func (x *exchange) stored(ctx context.Context, d blob.Descriptor) ([]byte, error) {
 	whole, err := x.cache.Get(ctx, d.Digest)
 	if err == nil {
 		defer whole.Close()
-		return readManifest(whole.File(), whole.Descriptor().Size)
+		return x.readManifest(whole.File(), whole.Descriptor().Size)
 	}
 	if !errors.Is(err, blob.ErrNotFound) {
 		return nil, err
 	}
 	fill, err := x.fetch(ctx, d, x.repo.Manifests(manifest.Accept()))
-	if err == nil {
-		body, err := x.follow(ctx, fill)
-		if !errors.Is(err, blob.ErrNoSpace) {
-			return body, err
-		}
-	} else if !errors.Is(err, blob.ErrNoSpace) {
+	if err != nil {
 		return nil, err
 	}
-	_, body, err := x.repo.Manifest(ctx, d.Digest.String(), manifest.Accept())
-	if err == nil && digest.FromBytes(body) != d.Digest {
-		err = fmt.Errorf("%w: manifest %s", blob.ErrCorrupt, d.Digest)
-	}
-	return body, err
+	return x.follow(ctx, fill)
 }
 
 // follow reads a manifest from its fill, which yields all of it only when it is
@@ -182,12 +191,12 @@ func (x *exchange) follow(ctx context.Context, fill *blobcache.Fill) ([]byte, er
 		return nil, err
 	}
 	defer r.Close()
-	return readManifest(r, fill.Descriptor().Size)
+	return x.readManifest(r, fill.Descriptor().Size)
 }
 
 // readManifest reads a manifest of size bytes.
-func readManifest(r io.Reader, size int64) ([]byte, error) {
-	if size > blob.MaxManifestSize {
+func (x *exchange) readManifest(r io.Reader, size int64) ([]byte, error) {
+	if size > x.maxManifest {
 		return nil, fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, size)
 	}
 	body := make([]byte, size)
@@ -202,7 +211,9 @@ func (x *exchange) remember(m *manifest.Manifest) {
 	x.prefetch.learn(m.Children)
 	told := m.Blobs
 	for _, c := range m.Children {
-		told = append(told, c.Descriptor)
+		if c.Size <= x.maxManifest { // an index that lies must not keep a manifest from being served
+			told = append(told, c.Descriptor)
+		}
 	}
 	x.cache.Remember(told...)
 }

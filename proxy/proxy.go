@@ -14,6 +14,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,9 @@ type Options struct {
 	Cache   *blobcache.Cache
 	Fetcher Fetcher
 	Origin  *origin.Client
+	// MaxManifest is the largest manifest in bytes, the same as that of Origin; 0
+	// is blob.MaxManifestSize.
+	MaxManifest int64
 	// Platforms are the ones whose images are prefetched when an index names
 	// several; nil is Linux on this machine's architecture.
 	Platforms []ocispec.Platform
@@ -75,7 +79,9 @@ type Proxy struct {
 	metrics  *metrics
 	tags     *tags
 	prefetch *prefetcher
-	notices  *notices
+	// maxManifest is the largest manifest in bytes.
+	maxManifest int64
+	notices     *notices
 	// heads are what manifests are, of those whose bytes say it: a HEAD need not
 	// read them again.
 	heads *lru.Cache[digest.Digest, blob.Descriptor]
@@ -100,6 +106,7 @@ func New(o Options) (*Proxy, error) {
 	if wanted == nil {
 		wanted = []ocispec.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
 	}
+	p.maxManifest = cmp.Or(o.MaxManifest, blob.MaxManifestSize)
 	p.tags = newTags()
 	p.notices = newNotices()
 	p.heads = newLRU[digest.Digest, blob.Descriptor](maxHeads)
@@ -179,9 +186,9 @@ func (x *exchange) answer(ctx context.Context) (err error) {
 	case request.Blob:
 		return x.blob(ctx)
 	case request.Tags:
-		return x.forward(ctx, "tags/list")
+		return x.tagList(ctx)
 	default:
-		return x.forward(ctx, "referrers/"+x.req.Digest.String())
+		return x.referrers(ctx)
 	}
 }
 

@@ -47,6 +47,7 @@ type rig struct {
 // options of a rig; the zero value is a healthy one.
 type options struct {
 	budget  int64
+	largest int64 // of manifests
 	auth    *origintest.TokenAuth
 	fetcher Fetcher // instead of rig.swarm
 	run     bool    // prefetch too
@@ -77,7 +78,7 @@ func newRig(t *testing.T, o options) *rig {
 	upstreams := map[string]*origintest.Pipe{"hub.test:80": r.serve(r.hub), "other.test:80": r.serve(r.other)}
 	client, err := origin.New(origin.Options{
 		Registries: origin.Registries{"docker.io": {Upstreams: []string{"http://hub.test"}}, "other.example": {Upstreams: []string{"http://other.test"}, Deny: []string{"team/secret-*"}}},
-		Dial:       dialer(upstreams),
+		Dial:       dialer(upstreams), MaxManifest: o.largest,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +87,7 @@ func newRig(t *testing.T, o options) *rig {
 	if fetcher == nil {
 		fetcher = r.swarm
 	}
-	r.proxy, err = New(Options{Cache: r.cache, Fetcher: fetcher, Origin: client, Logger: logger, Metrics: r.metrics})
+	r.proxy, err = New(Options{Cache: r.cache, Fetcher: fetcher, Origin: client, MaxManifest: o.largest, Logger: logger, Metrics: r.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,7 @@ func (c *Client) stream(up *upstream, d blob.Descriptor, rng blob.Range, resp *h
 // sensible finds answers of something that is not a registry, and of one that
 // answers with another blob.
 func sensible(up *upstream, d blob.Descriptor, resp *http.Response) error {
-	if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != d.Digest.String() {
+	if got := resp.Header.Get("Docker-Content-Digest"); contradicts(got, d.Digest) {
 		return lie(up, blob.ErrCorrupt, "answer to %s names %.80q", d.Digest, got)
 	}
 	if t := mediaType(resp); t == "text/html" && t != d.MediaType && (d.Size < 0 || resp.ContentLength != d.Size) {

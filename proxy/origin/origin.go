@@ -85,6 +85,8 @@ type Options struct {
 	AnswerTimeout time.Duration
 	// NoProgress is how long a body may go without a byte; 0 is 10 s.
 	NoProgress time.Duration
+	// MaxManifest is the largest manifest in bytes; 0 is blob.MaxManifestSize.
+	MaxManifest int64
 
 	// TLS is the client configuration for HTTPS; nil is Go's default.
 	TLS *tls.Config
@@ -201,6 +203,9 @@ func (o Options) withDefaults() Options {
 		if *d.at == 0 {
 			*d.at = d.value
 		}
+	}
+	if o.MaxManifest == 0 {
+		o.MaxManifest = blob.MaxManifestSize
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext

@@ -63,9 +63,9 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Config{
 		DataDir: "/var/lib/shoal", Mirror: "127.0.0.1:5000", Admin: "127.0.0.1:5050",
-		Swarm:      addrs("/ip4/127.0.0.1/tcp/4001"),
-		Registries: origin.Registries{"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}}},
-		Reverify:   24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
+		Swarm:        addrs("/ip4/127.0.0.1/tcp/4001"),
+		Registries:   origin.Registries{"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}}},
+		ManifestSize: 4 << 20, Reverify: 24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -90,7 +90,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"docker.io": {Upstreams: []string{"https://m.example", "https://registry-1.docker.io"}},
 			"ghcr.io":   {Upstreams: []string{"http://127.0.0.1:5001"}},
 		},
-		Zone: "a/b", CacheSize: 3 << 29, Reverify: 90 * time.Minute,
+		Zone: "a/b", CacheSize: 3 << 29, ManifestSize: 8 << 20, Reverify: 90 * time.Minute,
 		LogLevel: slog.LevelDebug, LogFormat: "json",
 	}
 	for name, tt := range map[string]struct {
@@ -102,7 +102,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"--announce=/dns4/a.example/tcp/6", "--announce=/ip4/10.0.0.2/tcp/6",
 			"--join=/ip4/10.0.0.3/tcp/7/p2p/" + peer, "--join=/dns4/b.example/tcp/8", "--join=/dnsaddr/c.example",
 			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--registry=docker.io=https://m.example,https://registry-1.docker.io",
-			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--reverify=90m", "--no-mdns",
+			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--manifest-size=8MiB", "--reverify=90m", "--no-mdns",
 			"--log-level=debug", "--log-format=json",
 		}},
 		"environment": {environ: []string{
@@ -111,7 +111,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"SHOAL_JOIN=/ip4/10.0.0.3/tcp/7/p2p/" + peer + "\t/dns4/b.example/tcp/8 /dnsaddr/c.example",
 			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k",
 			"SHOAL_REGISTRY=docker.io=https://m.example,https://registry-1.docker.io ghcr.io=http://127.0.0.1:5001",
-			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
+			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_MANIFEST_SIZE=8m", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
 			"SHOAL_LOG_LEVEL=debug", "SHOAL_LOG_FORMAT=json", "SHOAL_KEEP=1", "PATH=/bin",
 		}},
 		"file": {args: []string{"--config", "FILE"}, file: `
@@ -131,6 +131,7 @@ registry:
   ghcr.io: {upstreams: http://127.0.0.1:5001}
 zone: a/b
 cache-size: 1610612736
+manifest-size: 8388608
 reverify: 1h30m
 no-mdns: true
 log-level: debug
@@ -271,6 +272,8 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"out of range", "\n\ncache-size: 12\n", `FILE:3:13: cache-size: "12" is out of range: use 1MiB to 1024PiB`},
 		{"no size", "cache-size: many", `FILE:1:13: cache-size: "many" is no size`},
 		{"negative size", "cache-size: -1GiB", `FILE:1:13: cache-size: "-1GiB" is no size`},
+		{"tiny manifests", "manifest-size: 1KiB", `FILE:1:16: manifest-size: "1KiB" is no size of a manifest: use 1MiB to 64MiB`},
+		{"huge manifests", "manifest-size: 65MiB", `FILE:1:16: manifest-size: "65MiB" is no size of a manifest`},
 		{"huge size", "cache-size: 99999999999PiB", `FILE:1:13: cache-size: "99999999999PiB" is out of range`},
 		{"no boolean", "no-mdns: maybe", `FILE:1:10: no-mdns: "maybe": use true or false`},
 		{"list for a scalar", "zone: [a, b]", `FILE:1:7: zone: must be a plain value, not a sequence`},
