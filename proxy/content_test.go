@@ -223,7 +223,8 @@ func TestPage(t *testing.T) {
 		{`"a","b","c"`, "", "last=a&n=1", `"b"`, `<?last=b&n=1>; rel="next"`},
 		{`"a","b","c"`, "", "last=a&n=2", `"b","c"`, ""},
 		{`"a","b","c"`, "", "n=0", ``, ""},
-		{`"c","B","a"`, "", "last=c", `"B","a"`, ""},             // the registry's own order
+		{`"c","b","a"`, "", "last=b", `"c"`, ""},
+		{`"c","b","a"`, "", "n=2", `"a","b"`, `<?last=b&n=2>; rel="next"`},
 		{`"b","c"`, upstream, "last=a&n=2", `"b","c"`, upstream}, // it did as it was asked
 		{`"a","b"`, "", "last=x&n=-1", `"a","b"`, ""},
 		{`"a","b"`, "", "last=b", ``, ""},

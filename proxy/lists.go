@@ -26,9 +26,8 @@ func (x *exchange) tagList(ctx context.Context) error {
 
 // page returns what a client asked for of a list of tags and the link to what
 // comes behind it: at most n tags, from the one behind last on. Some registries
-// (docker-registry 2.8) answer with all of them whatever they are asked. Which
-// order the tags have is the registry's business, so last must be among them to
-// count.
+// (docker-registry 2.8) answer with all of them, in no order, whatever they are
+// asked: then last is among them, or they are more than n.
 func page(body []byte, link string, query url.Values) (part []byte, next string) {
 	var list struct {
 		Name string   `json:"name"`
@@ -37,19 +36,21 @@ func page(body []byte, link string, query url.Values) (part []byte, next string)
 	if json.Unmarshal(body, &list) != nil {
 		return body, link
 	}
-	last := slices.Index(list.Tags, query.Get("last"))
-	left := list.Tags[last+1:]
-	if n, err := strconv.Atoi(query.Get("n")); err == nil && n >= 0 && n < len(left) {
-		left, link = left[:n], ""
-		if n > 0 {
-			link = fmt.Sprintf(`<?%s>; rel="next"`, url.Values{"n": {strconv.Itoa(n)}, "last": {left[n-1]}}.Encode())
-		}
-	}
-	if len(left) == len(list.Tags) {
+	last := query.Get("last")
+	n, err := strconv.Atoi(query.Get("n"))
+	limited := err == nil && n >= 0
+	if !slices.Contains(list.Tags, last) && (!limited || len(list.Tags) <= n) {
 		return body, link
 	}
-	list.Tags = left
-	part, err := json.Marshal(list)
+	slices.Sort(list.Tags)
+	list.Tags = slices.DeleteFunc(list.Tags, func(tag string) bool { return tag <= last })
+	link = ""
+	if limited && n < len(list.Tags) {
+		if list.Tags = list.Tags[:n]; n > 0 {
+			link = fmt.Sprintf(`<?%s>; rel="next"`, url.Values{"n": {strconv.Itoa(n)}, "last": {list.Tags[n-1]}}.Encode())
+		}
+	}
+	part, err = json.Marshal(list)
 	if err != nil {
 		panic(err) // strings always marshal
 	}
