@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,10 +34,18 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "NOT RUN, as that needs root: all tests with dockerd, podman, skopeo and docker-registry (package cmd/shoal/e2e)")
 		os.Exit(m.Run())
 	}
+	// Both here, where modules can be fetched, and in the isolated copy, for which
+	// it is in Go's cache then.
+	path, err := exec.Command("go", "tool", "-modfile=../../../.tools/go.mod", "-n", "conformance").Output() //nolint:noctx // it ends
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: build the suite of conformance:", err)
+		os.Exit(1)
+	}
 	code, err := program.Isolated(context.Background(), needed, func(ctx context.Context, dir string) (code int, err error) {
 		if theLab, err = newLab(ctx, dir); err != nil {
 			return 1, err
 		}
+		theLab.conformance = strings.TrimSpace(string(path))
 		defer theLab.network.Close()
 		return m.Run(), nil
 	})
@@ -57,6 +66,8 @@ type lab struct {
 	hosts    []*testhost.Host // the machines, and some without a dockerd
 	shoal    string           // path of the program
 	dir      string
+
+	conformance string // path of the suite of the OCI distribution specification
 }
 
 // machine is a host with a dockerd.
