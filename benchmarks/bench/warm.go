@@ -73,7 +73,7 @@ func (b *bench) compareWarm(ctx context.Context, name string, direct, through wa
 	}
 	b.add(name+", pull of 67 MiB, directly", "s", got["direct"]["s"])
 	b.add(name+", pull of 67 MiB, through a node that has it", "s", got["through"]["s"])
-	b.add(name+", pull of 67 MiB, through a node by directly", "", ratios(got["through"]["s"], got["direct"]["s"]), atMost(1.05))
+	b.add(name+", pull of 67 MiB, through a node, by a direct one", "", ratios(got["through"]["s"], got["direct"]["s"]), atMost(1.05))
 	var over []float64
 	for i, seconds := range got["through"]["again"] {
 		over = append(over, 1e3*(seconds-got["direct"]["again"][i]))

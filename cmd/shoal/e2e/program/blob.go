@@ -29,7 +29,7 @@ func (o *Origin) PutBlob(repository string, seed byte, size int64) (v1.Descripto
 }
 
 func (o *Origin) putBlob(repository string, seed byte, size int64) (v1.Descriptor, error) {
-	root := filepath.Join(o.storage(), "docker", "registry", "v2")
+	root := filepath.Join(o.Storage(), "docker", "registry", "v2")
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return v1.Descriptor{}, err
 	}
@@ -61,7 +61,7 @@ func (o *Origin) putBlob(repository string, seed byte, size int64) (v1.Descripto
 // Contents returns what a repository of the registry has, from its storage: its
 // tags, and the digests of its manifests and blobs.
 func (o *Origin) Contents(repository string) (tags, manifests, blobs []string, err error) {
-	all := filepath.Join(o.storage(), "docker", "registry", "v2")
+	all := filepath.Join(o.Storage(), "docker", "registry", "v2")
 	root := filepath.Join(all, "repositories", repository)
 	list := func(folder, prefix string) (names []string) {
 		entries, failed := os.ReadDir(filepath.Join(root, folder))
