@@ -131,14 +131,14 @@ netdb_filename none
 	l.listens(ctx, t, squidPort, p)
 }
 
-// newPKI makes a CA, which it returns, and certificates for a server at ip and
-// for a client, as NAME.pem and NAME.key in dir.
+// newPKI makes a CA, which it returns, and certificates for a server at ip or
+// public.example, and for a client, as NAME.pem and NAME.key in dir.
 func newPKI(t *testing.T, dir string, ip net.IP) (ca *x509.Certificate, caKey *ecdsa.PrivateKey) {
 	t.Helper()
 	for i, name := range []string{"ca", "server", "client"} {
 		key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 		cert := &x509.Certificate{
-			SerialNumber: big.NewInt(int64(i + 1)), IPAddresses: []net.IP{ip},
+			SerialNumber: big.NewInt(int64(i + 1)), IPAddresses: []net.IP{ip}, DNSNames: []string{"public.example"},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 			IsCA:        i == 0, BasicConstraintsValid: true,
