@@ -159,10 +159,7 @@ func (x *exchange) bytes(ctx context.Context, d blob.Descriptor) ([]byte, error)
 			return body, err
 		}
 	}
-	_, body, err := x.repo.Manifest(ctx, d.Digest.String(), manifest.Accept())
-	if err == nil && d.Digest.Algorithm().FromBytes(body) != d.Digest {
-		err = fmt.Errorf("%w: manifest %s", blob.ErrCorrupt, d.Digest)
-	}
+	_, body, err := x.repo.Manifest(ctx, d.Digest.String(), manifest.Accept()) // which proves them
 	return body, err
 }
 
