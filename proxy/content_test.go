@@ -139,7 +139,8 @@ func TestPrefetchOfAllContent(t *testing.T) {
 			MediaType: ocispec.MediaTypeImageManifest, ArtifactType: "application/vnd.example", Config: add(1, 100, "application/vnd.example.config"),
 			Layers: []ocispec.Descriptor{
 				add(2, 200, ocispec.MediaTypeImageLayerZstd), add(3, 300, ocispec.MediaTypeImageLayer), add(0, 0, "application/vnd.example.nothing"),
-				foreign, {MediaType: "a/b", Digest: long.Digest, Size: long.Size},
+				foreign,
+				{MediaType: "a/b", Digest: long.Digest, Size: long.Size},
 			},
 		})
 		r.get("/v2/library/app/manifests/v1").wants(t, http.StatusOK, m.bytes)

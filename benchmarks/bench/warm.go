@@ -47,11 +47,11 @@ func measureWarm(ctx context.Context, b *bench) error {
 	if err := program.Download(ctx, n.Host, program.MirrorURL, img); err != nil {
 		return err
 	}
-	direct, err := startRuntimes(ctx, b, b.machines[0], "http://"+lan, lan, img)
+	direct, err := b.startRuntimes(ctx, b.machines[0], place{"http://" + lan, lan}, img)
 	if err != nil {
 		return err
 	}
-	through, err := startRuntimes(ctx, b, n.Host, program.MirrorURL, "127.0.0.1:5000/docker.io", img)
+	through, err := b.startRuntimes(ctx, n.Host, place{program.MirrorURL, "127.0.0.1:5000/docker.io"}, img)
 	if err != nil {
 		return err
 	}
@@ -112,13 +112,16 @@ type runtimes struct {
 	stop func() error
 }
 
-// startRuntimes starts the runtimes on h. base is the URL of the place, location
-// the same in podman's words.
-func startRuntimes(ctx context.Context, b *bench, h *testhost.Host, base, location string, img *program.Image) (*runtimes, error) {
+// place is where docker.io is had from: a URL, and the same in podman's words.
+type place struct{ base, location string }
+
+// startRuntimes starts the runtimes on h, which get what is at docker.io from one
+// place.
+func (b *bench) startRuntimes(ctx context.Context, h *testhost.Host, from place, img *program.Image) (*runtimes, error) {
 	dir := filepath.Join(h.Dir, "warm")
 	files := map[string]string{
-		"certs/_default/hosts.toml": fmt.Sprintf("[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", base),
-		"registries.conf":           fmt.Sprintf("[[registry]]\nprefix = \"docker.io\"\nlocation = %q\ninsecure = true\n", location),
+		"certs/_default/hosts.toml": fmt.Sprintf("[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", from.base),
+		"registries.conf":           fmt.Sprintf("[[registry]]\nprefix = \"docker.io\"\nlocation = %q\ninsecure = true\n", from.location),
 		"containerd.toml": fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = %q\n",
 			dir+"/root", dir+"/state", dir+"/sock"),
 	}
@@ -128,7 +131,7 @@ func startRuntimes(ctx context.Context, b *bench, h *testhost.Host, base, locati
 			return nil, err
 		}
 	}
-	dockerd, err := program.StartDockerd(ctx, h, base, b.origin)
+	dockerd, err := program.StartDockerd(ctx, h, from.base, b.origin)
 	if err != nil {
 		return nil, err
 	}

@@ -44,8 +44,10 @@ func TestNoWayIntoTheNetwork(t *testing.T) {
 			t.Fatalf("ip %s: %v: %s", args, err, out)
 		}
 	}
-	targets := []string{"http://127.0.0.1/x", "https://127.0.0.1/x", "https://localhost/x", "https://[::1]/x", "https://2130706433/x", "https://inside.example/x",
-		"https://lan.example/v2/x", "https://any.example/x", "https://metadata.example/x", "https://public.example:5000/x", "http://public.example/x", "https://user@public.example/x"}
+	targets := []string{
+		"http://127.0.0.1/x", "https://127.0.0.1/x", "https://localhost/x", "https://[::1]/x", "https://2130706433/x", "https://inside.example/x",
+		"https://lan.example/v2/x", "https://any.example/x", "https://metadata.example/x", "https://public.example:5000/x", "http://public.example/x", "https://user@public.example/x",
+	}
 	l.public(ctx, t, dir, targets)
 	var reached atomic.Int64
 	for _, port := range []uint16{80, 443} {

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	}
 	// Both here, where modules can be fetched, and in the isolated copy, for which
 	// it is in Go's cache then.
-	path, err := exec.Command("go", "tool", "-modfile=../../../.tools/go.mod", "-n", "conformance").Output() //nolint:noctx // it ends
+	path, err := exec.Command("go", "tool", "-modfile=../../../.tools/go.mod", "-n", "conformance").Output()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: build the suite of conformance:", err)
 		os.Exit(1)
