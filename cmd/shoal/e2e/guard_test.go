@@ -50,12 +50,10 @@ func TestNoWayIntoTheNetwork(t *testing.T) {
 	}
 	l.public(ctx, t, dir, targets)
 	var reached atomic.Int64
-	for _, port := range []uint16{80, 443} {
-		trap(ctx, t, host, netip.MustParseAddr("127.0.0.1"), port, &reached)
-		if port == 80 { // the origin itself is at 443
-			trap(ctx, t, l.origin.Host, netip.MustParseAddr(publicAddr), port, &reached)
-		}
-	}
+	trap(ctx, t, host, "127.0.0.1:80", &reached)
+	trap(ctx, t, host, "127.0.0.1:443", &reached)
+	trap(ctx, t, l.origin.Host, publicAddr+":80", &reached)
+	trap(ctx, t, l.origin.Host, publicAddr+":5000", &reached)
 	t.Setenv("SSL_CERT_FILE", filepath.Join(dir, "ca.pem"))
 	key := filepath.Join(dir, "swarm.key")
 	check(t, os.WriteFile(key, []byte(must(host.Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"swarm-key", "new"}}))(t)), 0o600))
@@ -141,10 +139,11 @@ func (l *lab) public(ctx context.Context, t *testing.T, dir string, targets []st
 	go func() { _ = server.Serve(listener) }() // ends by Close
 }
 
-// trap counts connections to a port.
-func trap(ctx context.Context, t *testing.T, h *testhost.Host, addr netip.Addr, port uint16, reached *atomic.Int64) {
+// trap counts connections to an address of a host.
+func trap(ctx context.Context, t *testing.T, h *testhost.Host, at string, reached *atomic.Int64) {
 	t.Helper()
-	listener := must(h.Listen(ctx, addr, port))(t)
+	addr := netip.MustParseAddrPort(at)
+	listener := must(h.Listen(ctx, addr.Addr(), addr.Port()))(t)
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
