@@ -77,7 +77,10 @@ func (u *upstream) credential(ctx context.Context, q request, refused credential
 }
 
 // advice says what to do about a 401. Clients hear it.
-func (u *upstream) advice() string {
+func (u *upstream) advice(q request, resp *http.Response) string {
+	if q.client != nil {
+		return u.adviceToClient(q.client, resp)
+	}
 	name := u.label
 	if u.unlisted {
 		name = u.base.Host
@@ -111,8 +114,8 @@ func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url
 	}
 	for {
 		resp, err := c.send(ctx, up, q, q.request(u, as.header))
-		if err != nil || resp.StatusCode != http.StatusUnauthorized || as.fresh {
-			return resp, err
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || as.fresh || q.client != nil {
+			return resp, err // a client follows challenges itself
 		}
 		raw := c.discard(resp) // so that its connection serves for what follows
 		resp.Body = io.NopCloser(bytes.NewReader(raw))
@@ -132,6 +135,9 @@ func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url
 
 // authorization returns what up is known to want for q, or nothing.
 func (c *Client) authorization(ctx context.Context, up *upstream, q request) (authorization, error) {
+	if q.client != nil {
+		return authorization{header: q.client.bearer}, nil
+	}
 	wait, cancel := context.WithDeadlineCause(ctx, q.by, blob.ErrStalled)
 	defer cancel()
 	token, err := c.tokens.Cached(wait, tokenKey(up, q), c.fetchToken(up, q))

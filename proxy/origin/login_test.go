@@ -209,7 +209,7 @@ func TestNewRefusesCredentials(t *testing.T) {
 	for want, change := range map[string]func(*origin.Registry){
 		`set "access: shared" if that is meant`: func(r *origin.Registry) { r.Access = "" },
 		`whoever reaches this mirror may pull`:  func(r *origin.Registry) { r.Access = origin.AccessPublic },
-		`"client" is no access`:                 func(r *origin.Registry) { r.Access = "client" },
+		`"all" is no access`:                    func(r *origin.Registry) { r.Access = "all" },
 		`set "credentials-in-clear: true"`:      func(r *origin.Registry) { r.CredentialsInClear = false },
 		`http://u.test would get the password in clear`: func(r *origin.Registry) {
 			r.Upstreams, r.CredentialsInClear = []string{"HTTP://u.test"}, false

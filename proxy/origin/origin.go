@@ -234,6 +234,9 @@ type Repository struct {
 	upstreams []*upstream
 	registry  string
 	name      string
+	listed    bool
+	byClient  *ByClient // nil if the node asks in its own name
+	bearer    string    // the header of a client, if byClient is set
 }
 
 // String returns the repository as people write it, such as
@@ -259,7 +262,7 @@ func (c *Client) Repository(registry, repo string) (*Repository, error) {
 		if err := r.permit(registry, repo); err != nil {
 			return nil, err
 		}
-		return &Repository{client: c, upstreams: r.upstreams, registry: registry, name: repo}, nil
+		return &Repository{client: c, upstreams: r.upstreams, registry: registry, name: repo, listed: true, byClient: r.byClient()}, nil
 	}
 	host, err := public.Name(registry)
 	if err != nil {

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -107,7 +108,12 @@ type targets struct {
 
 // targetKey is a request that was redirected. URLs are signed for a method, and
 // were given to the credentials of a registry.
-type targetKey struct{ registry, method, url string }
+type targetKey struct {
+	registry string
+	client   [sha256.Size]byte // of its token; zero is the node
+	method   string
+	url      string
+}
 
 type target struct {
 	url     *url.URL

@@ -54,8 +54,10 @@ type Registry struct {
 	// CredentialsInClear lets them go over http://.
 	CredentialsInClear bool
 	// Access is who may have what is asked for: AccessPublic, which is the
-	// same as nothing, or AccessShared.
+	// same as nothing, AccessShared or AccessClient.
 	Access string
+	// ByClient is how it is with AccessClient; otherwise it is zero.
+	ByClient
 
 	// Allow and Deny are patterns of repositories (see CheckPattern) that may
 	// be asked for, or not. Deny wins; no Allow is all.
@@ -66,6 +68,7 @@ type Registry struct {
 const (
 	AccessPublic = "public" // everybody: the registry is asked as anonymous
 	AccessShared = "shared" // whoever reaches the mirror, or is in the swarm
+	AccessClient = "client" // whom the registry permits it, by the client's own token
 )
 
 // ProxyNone is the Proxy of a registry that is reached directly, whatever the
@@ -192,6 +195,9 @@ func (r Registry) Check() error {
 	if (r.ClientCert == "") != (r.ClientKey == "") {
 		return errors.New("client-cert and client-key belong together: set both")
 	}
+	if err := r.checkClient(); err != nil {
+		return err
+	}
 	return r.checkLogin()
 }
 
@@ -203,8 +209,8 @@ func (r Registry) TakesCredentials() bool {
 
 // CheckAccess returns why s is not a value of Access, or nil.
 func CheckAccess(s string) error {
-	if s != AccessPublic && s != AccessShared {
-		return fmt.Errorf("%q is no access: use %s or %s", s, AccessPublic, AccessShared)
+	if s != AccessPublic && s != AccessShared && s != AccessClient {
+		return fmt.Errorf("%q is no access: use %s, %s or %s", s, AccessPublic, AccessShared, AccessClient)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ const (
 	kindForward  = "forward"
 	kindToken    = "token"
 	kindRedirect = "redirect"
+	kindPing     = "ping"
 )
 
 const (
@@ -42,6 +43,7 @@ type request struct {
 	query  string
 	header http.Header
 	by     time.Time // when the answer must be there
+	client *client   // in whose name; nil is the node's
 
 	// patience is how long the upstream that is asked may say nothing.
 	patience time.Duration
@@ -62,7 +64,7 @@ func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstre
 		return none, fmt.Errorf("%w: invalid reference %.80q", blob.ErrNotFound, q.path)
 	}
 	c := r.client
-	q.repo, q.by = r.name, time.Now().Add(c.o.AnswerTimeout)
+	q.repo, q.by, q.client = r.name, time.Now().Add(c.o.AnswerTimeout), r.asker()
 	q.patience = c.o.HeaderTimeout
 	waiting, working := c.line(ctx, r, q)
 	for pass := 0; ; pass++ {
@@ -124,7 +126,7 @@ func try[T any](ctx context.Context, c *Client, up *upstream, q request, read fu
 // The answer is a success; its body is a *body.
 func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Response, error) {
 	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + up.repository(q.repo) + "/" + q.path, RawQuery: q.query}
-	key := targetKey{registry: up.label, method: q.method, url: u.String()}
+	key := targetKey{registry: up.label, client: q.client.sum(), method: q.method, url: u.String()}
 	if to := c.targets.get(key); to != nil {
 		resp, err := c.send(ctx, up, q.as(kindRedirect), q.request(to, ""))
 		if err == nil && !refused(resp.StatusCode) {
@@ -223,7 +225,7 @@ func (c *Client) check(up *upstream, q request, resp *http.Response) (*http.Resp
 func responseError(up *upstream, q request, resp *http.Response, raw []byte, err error) *ResponseError {
 	advice := ""
 	if resp.StatusCode == http.StatusUnauthorized {
-		advice = up.advice()
+		advice = up.advice(q, resp)
 	}
 	return &ResponseError{
 		Upstream:   up.base.String(),

@@ -159,3 +159,27 @@ func TestAWaitEndsWithItsContextAndAFetchWithItsDeadline(t *testing.T) {
 		}
 	})
 }
+
+// What is passed on is one bearer challenge, and nothing that a registry could
+// hide in it.
+func TestForward(t *testing.T) {
+	for header, want := range map[string]string{
+		`Bearer realm="https://a.test/t",service="s",scope="repository:a/b:pull",error="insufficient_scope",evil="x"`: `Bearer realm="https://a.test/t",service="s",scope="repository:a/b:pull",error="insufficient_scope"`,
+		`Basic realm="x", Bearer realm="https://a.test/t"`:                                                            `Bearer realm="https://a.test/t"`,
+		`Bearer realm="https://a.test/t", Basic realm="x"`:                                                            `Bearer realm="https://a.test/t"`,
+		`Bearer realm="https://a.test/t",service="a\", Basic realm=\"b\\"`:                                            `Bearer realm="https://a.test/t",service="a\", Basic realm=\"b\\"`,
+		"Bearer realm=\"https://a.test/t\",service=\"a\r\nX: y\"":                                                     `Bearer realm="https://a.test/t"`,
+		`Bearer realm="http://a.test/t"`:                                                                              "",
+		`Bearer realm="https://me:word@a.test/t"`:                                                                     "",
+		`Basic realm="x"`: "",
+		``:                "",
+	} {
+		got := Forward(Parse([]string{header}), false)
+		if got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", header, got, want)
+		}
+		if got != "" && Forward(Parse([]string{got}), false) != got {
+			t.Errorf("%s is read as something else", got)
+		}
+	}
+}

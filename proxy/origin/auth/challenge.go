@@ -152,6 +152,25 @@ func WantsBasic(cs []Challenge) bool {
 	return slices.ContainsFunc(cs, func(c Challenge) bool { return c.Scheme == "basic" })
 }
 
+// Forward returns the bearer challenge among cs as a header for somebody else to
+// follow, or "". Nothing else of them is told on; plain is as for Find.
+func Forward(cs []Challenge, plain bool) string {
+	for _, c := range cs {
+		if _, err := Find([]Challenge{c}, plain, ""); err != nil {
+			continue
+		}
+		var params []string
+		for _, key := range []string{"realm", "service", "scope", "error"} {
+			value, ok := c.Params[key]
+			if ok && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+				params = append(params, key+`="`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value)+`"`)
+			}
+		}
+		return "Bearer " + strings.Join(params, ",")
+	}
+	return ""
+}
+
 // URL returns where the token is to be had, without credentials.
 func (b Bearer) URL() *url.URL {
 	u := *b.Realm

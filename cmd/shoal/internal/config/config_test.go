@@ -191,6 +191,7 @@ registry:
   d.example: {docker-config: /d, access: shared}
   e.example: {credential-command: [helper, --account, "a b"], access: shared}
   f.example: {credential-command: helper, access: shared}
+  g.example: {access: client, lease: 2m, share-with-swarm: true}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -203,6 +204,7 @@ registry:
 		"d.example": {DockerConfig: "/d", Access: origin.AccessShared},
 		"e.example": {CredentialCommand: []string{"helper", "--account", "a b"}, Access: origin.AccessShared},
 		"f.example": {CredentialCommand: []string{"helper"}, Access: origin.AccessShared},
+		"g.example": {Access: origin.AccessClient, ByClient: origin.ByClient{Lease: 2 * time.Minute, ShareWithSwarm: true}},
 	}
 	if !reflect.DeepEqual(c.Registries, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Registries, want)
@@ -304,7 +306,13 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"an empty command", "registry:\n  ghcr.io: {credential-command: ''}\n", `FILE:2:33: registry.ghcr.io.credential-command: is empty`},
 		{"a file for everybody", "registry:\n  ghcr.io: {docker-config: /d, access: public}\n", `FILE:2:3: registry.ghcr.io: with credentials, whoever reaches`},
 		{"docker-config in clear", "docker-config: /d\nregistry:\n  ghcr.io: {upstreams: ['https://a', 'http://b'], access: shared}\n", `FILE:3:3: registry.ghcr.io: http://b would get the password in clear`},
-		{"no access", "registry:\n  ghcr.io: {access: client}\n", `registry.ghcr.io.access: "client" is no access: use public or shared`},
+		{"no access", "registry:\n  ghcr.io: {access: all}\n", `registry.ghcr.io.access: "all" is no access: use public, shared or client`},
+		{"tokens in clear", "registry:\n  ghcr.io: {upstreams: ['http://a'], access: client}\n", `FILE:2:3: registry.ghcr.io: http://a would get the tokens of clients in clear: use https://, or set "credentials-in-clear: true"`},
+		{"password and clients", "registry:\n  ghcr.io: {username: me, password-file: /p, access: client}\n", `FILE:2:3: registry.ghcr.io: with "access: client" each client brings its own token: remove the credentials`},
+		{"lease for all", "registry:\n  ghcr.io: {lease: 5m}\n", `FILE:2:3: registry.ghcr.io: lease is for "access: client"`},
+		{"long lease", "registry:\n  ghcr.io: {lease: 24h, access: client}\n", `FILE:2:3: registry.ghcr.io: lease 24h0m0s: use up to 1h0m0s`},
+		{"no lease", "registry:\n  ghcr.io: {lease: 0s, access: client}\n", `registry.ghcr.io.lease: "0s" is no lease: use for instance 5m`},
+		{"shared anyway", "registry:\n  ghcr.io: {share-with-swarm: true, access: shared}\n", `FILE:2:3: registry.ghcr.io: share-with-swarm is for "access: client"`},
 		{"password in the file", "registry:\n  ghcr.io: {password: secret}\n", `registry.ghcr.io.password: is no setting of a registry: there are upstreams, `},
 		{"list for a file", "registry:\n  ghcr.io: {ca-file: [a]}\n", `registry.ghcr.io.ca-file: must be a plain value`},
 		{"bad upstream", "registry:\n  ghcr.io:\n    upstreams:\n      - https://ghcr.io\n      - ftp://x\n", `FILE:5:9: registry.ghcr.io.upstreams: "ftp://x" is no URL of a registry`},

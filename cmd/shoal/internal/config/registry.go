@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"shoal/proxy/origin"
 )
@@ -52,6 +53,17 @@ func registrySettings() []registrySetting {
 			return err
 		}},
 		{name: "access", set: func(r *origin.Registry, s string) error { r.Access = s; return origin.CheckAccess(s) }},
+		{name: "lease", set: func(r *origin.Registry, s string) (err error) {
+			r.Lease, err = time.ParseDuration(s)
+			if err != nil || r.Lease <= 0 {
+				return fmt.Errorf("%q is no lease: use for instance 5m", s)
+			}
+			return nil
+		}},
+		{name: "share-with-swarm", set: func(r *origin.Registry, s string) (err error) {
+			r.ShareWithSwarm, err = parseBool(s)
+			return err
+		}},
 		{name: "allow", list: true, set: func(r *origin.Registry, s string) error {
 			r.Allow = append(r.Allow, s)
 			return origin.CheckPattern(s)
