@@ -15,6 +15,7 @@ import (
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/proxy/manifest"
+	"shoal/proxy/policy"
 	"shoal/proxy/request"
 )
 
@@ -24,7 +25,11 @@ func (x *exchange) manifest(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
 	d := blob.Descriptor{Digest: x.req.Digest, Size: blob.UnknownSize}
-	if x.req.Tag != "" {
+	if x.req.Tag == "" {
+		if err := x.admit(ctx, d.Digest); err != nil {
+			return err
+		}
+	} else {
 		var err error
 		if d, err = x.resolve(ctx); err != nil {
 			return err
@@ -36,7 +41,11 @@ func (x *exchange) manifest(ctx context.Context) error {
 			return nil
 		}
 	}
-	if head, ok := x.recall(d.Digest); ok && x.r.Method == http.MethodHead {
+	mine, err := x.mine(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	if head, ok := x.recall(d.Digest); ok && mine && x.r.Method == http.MethodHead {
 		x.manifestHeader(head)
 		return nil
 	}
@@ -45,6 +54,7 @@ func (x *exchange) manifest(ctx context.Context) error {
 		return err
 	}
 	d.Size, d.MediaType = int64(len(body)), m.MediaType
+	ahead := x.refer(m)
 	x.remember(m)
 	if m.Stated {
 		x.heads.Add(d.Digest, d)
@@ -54,7 +64,9 @@ func (x *exchange) manifest(ctx context.Context) error {
 	}
 	// A client that has left needs no body.
 	_, _ = x.w.Write(body)
-	x.prefetch.offer(image{manifest: d.Digest, blobs: m.Blobs, origin: x.repo.Blobs()})
+	if ahead {
+		x.prefetch.offer(image{manifest: d.Digest, blobs: m.Blobs, origin: x.blobs()})
+	}
 	return nil
 }
 
@@ -97,6 +109,9 @@ func (x *exchange) manifestHeader(d blob.Descriptor) {
 func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 	accept := accepted(x.r.Header)
 	key := strings.Join(append([]string{x.req.Registry, x.req.Name, x.req.Tag}, accept...), "\n")
+	if x.by != nil {
+		key += "\n" + string(x.who[:]) // an answer to one client is none to another
+	}
 	d, err := x.tags.resolve(ctx, key, func(ctx context.Context) (blob.Descriptor, error) {
 		return x.repo.Resolve(ctx, x.req.Tag, accept)
 	})
@@ -105,6 +120,11 @@ func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 	}
 	if err == nil && manifest.IsSchema1(d.MediaType) {
 		err = manifest.ErrSchema1
+	}
+	if x.by != nil {
+		if x.metrics.decide(policy.Heard(err)); err == nil {
+			x.book.Grant(x.who, x.place(d.Digest), x.by.Lease)
+		}
 	}
 	return d, err
 }
@@ -152,14 +172,24 @@ func (x *exchange) load(ctx context.Context, d blob.Descriptor) (*manifest.Manif
 }
 
 // bytes returns the proven bytes of the manifest d: past the cache if it has no
-// room for them, or cannot keep them.
+// room for them, cannot keep them, or has them for others.
 func (x *exchange) bytes(ctx context.Context, d blob.Descriptor) ([]byte, error) {
 	if blob.Shared(d.Digest) {
-		if body, err := x.stored(ctx, d); !errors.Is(err, blob.ErrNoSpace) {
-			return body, err
+		body, err := x.stored(ctx, d)
+		if err == nil {
+			err = x.still(ctx, d.Digest)
+		}
+		if err == nil {
+			return body, nil
+		}
+		if !errors.Is(err, blob.ErrNoSpace) && !errors.Is(err, errPast) {
+			return nil, err
 		}
 	}
 	_, body, err := x.repo.Manifest(ctx, d.Digest.String(), manifest.Accept()) // which proves them
+	if err == nil && x.by == nil {
+		x.cache.Widen(d.Digest) // the registry has it, and not only its word for it
+	}
 	return body, err
 }
 
@@ -173,7 +203,7 @@ func (x *exchange) stored(ctx context.Context, d blob.Descriptor) ([]byte, error
 	if !errors.Is(err, blob.ErrNotFound) {
 		return nil, err
 	}
-	fill, err := x.fetch(ctx, d, x.repo.Manifests(manifest.Accept()))
+	fill, err := x.fetch(ctx, d, x.manifests())
 	if err != nil {
 		return nil, err
 	}

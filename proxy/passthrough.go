@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"shoal/blobcache"
 	"shoal/blobcache/blob"
 )
 
@@ -46,7 +47,8 @@ func (x *exchange) passThrough(ctx context.Context) error {
 
 // pass sends the blob, or what is left of it after the bytes that went out.
 func (x *exchange) pass(ctx context.Context, first *blob.Stream, sent io.ReaderAt) error {
-	if blob.Shared(x.req.Digest) && x.notices.first("pass "+x.req.Digest.String(), noticeOnce) {
+	full := blob.Shared(x.req.Digest) && (x.by != nil || x.cache.Reach(x.req.Digest) == blobcache.Everybody) // or else it is for others
+	if full && x.notices.first("pass "+x.req.Digest.String(), noticeOnce) {
 		x.log.Error("no room in the cache: the blob goes past it; free disk space or raise --cache-size",
 			"digest", x.req.Digest, "size", x.size)
 	}
@@ -56,6 +58,9 @@ func (x *exchange) pass(ctx context.Context, first *blob.Stream, sent io.ReaderA
 		want: x.want, sent: x.sent, compare: sent,
 	}
 	err := p.run(ctx)
+	if err == nil && x.by == nil {
+		x.cache.Widen(x.req.Digest) // the registry has it, and not only its word for it
+	}
 	if errors.Is(err, blob.ErrCorrupt) {
 		return x.bury(err)
 	}

@@ -51,6 +51,7 @@ type options struct {
 	auth    *origintest.TokenAuth
 	fetcher Fetcher // instead of rig.swarm
 	run     bool    // prefetch too
+	clients *clients
 }
 
 // bubble runs test with a rig.
@@ -76,10 +77,14 @@ func newRig(t *testing.T, o options) *rig {
 	}
 	r.swarm = &direct{cache: r.cache}
 	upstreams := map[string]*origintest.Pipe{"hub.test:80": r.serve(r.hub), "other.test:80": r.serve(r.other)}
-	client, err := origin.New(origin.Options{
+	upstream := origin.Options{
 		Registries: origin.Registries{"docker.io": {Upstreams: []string{"http://hub.test"}}, "other.example": {Upstreams: []string{"http://other.test"}, Deny: []string{"team/secret-*"}}},
 		Dial:       dialer(upstreams), MaxManifest: o.largest,
-	})
+	}
+	if o.clients != nil {
+		o.clients.declare(r, &upstream, upstreams)
+	}
+	client, err := origin.New(upstream)
 	if err != nil {
 		t.Fatal(err)
 	}
