@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -145,6 +146,12 @@ func (l *lab) issuer(ctx context.Context, t *testing.T, dir string, password fun
 	t.Helper()
 	cert := must(tls.LoadX509KeyPair(filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")))(t)
 	listener := tls.NewListener(must(l.origin.Host.Listen(ctx, l.origin.Host.Addr, issuerPort))(t), &tls.Config{Certificates: []tls.Certificate{cert}})
+	issue(t, listener, password, sign)
+}
+
+// issue lets a token server answer at the listener.
+func issue(t *testing.T, at net.Listener, password func() string, sign func(map[string]any) string) {
+	t.Helper()
 	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, secret, _ := r.BasicAuth()
 		identity := "identity-" + password()
@@ -158,10 +165,11 @@ func (l *lab) issuer(ctx context.Context, t *testing.T, dir string, password fun
 		if r.FormValue("offline_token") != "true" {
 			identity = ""
 		}
-		scope := strings.Split(r.FormValue("scope"), ":")
 		access := []any{}
-		if len(scope) == 3 {
-			access = append(access, map[string]any{"type": scope[0], "name": scope[1], "actions": []string{"pull"}})
+		for _, scope := range r.Form["scope"] { // which FormValue has parsed
+			if part := strings.Split(scope, ":"); len(part) == 3 {
+				access = append(access, map[string]any{"type": part[0], "name": part[1], "actions": []string{"pull"}})
+			}
 		}
 		token := sign(map[string]any{
 			"iss": "lab", "sub": who, "aud": r.FormValue("service"), "jti": "1",
@@ -171,7 +179,7 @@ func (l *lab) issuer(ctx context.Context, t *testing.T, dir string, password fun
 		_, _ = fmt.Fprintf(w, `{"token":%q,"access_token":%[1]q,"refresh_token":%q,"expires_in":%d}`, token, identity, tokenSeconds)
 	})}
 	t.Cleanup(func() { _ = server.Close() })
-	go func() { _ = server.Serve(listener) }() // ends by Close
+	go func() { _ = server.Serve(at) }() // ends by Close
 }
 
 // sign returns claims as a JSON Web Token (RFC 7519) with ES256.

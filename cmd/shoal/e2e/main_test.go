@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -66,6 +67,7 @@ type lab struct {
 	hosts    []*testhost.Host // the machines, and some without a dockerd
 	shoal    string           // path of the program
 	dir      string
+	upstream string // of docker.io for nodes; empty is the origin
 
 	conformance string // path of the suite of the OCI distribution specification
 }
@@ -172,7 +174,7 @@ func (l *lab) starter(ctx context.Context, t *testing.T, args ...string) func(to
 
 	return func(to **program.Node, number int, join ...*program.Node) (err error) {
 		*to, err = program.StartNode(ctx, l.hosts[number], program.NodeConfig{
-			Shoal: l.shoal, Name: "shoal-" + name, SwarmKey: key, Upstream: l.origin.URL(), Join: join, Args: args,
+			Shoal: l.shoal, Name: "shoal-" + name, SwarmKey: key, Upstream: cmp.Or(l.upstream, l.origin.URL()), Join: join, Args: args,
 		})
 		if n := *to; n != nil {
 			t.Cleanup(n.Kill)
