@@ -12,6 +12,8 @@
 //     that this node itself took from the origin (Reader);
 //   - a reader never comes to a clean end before its blob is proven that far;
 //   - nobody is convicted by anything but a chain that closed here;
+//   - what came by way of few is marked so (Reach) on disk before its first
+//     byte is kept;
 //   - a piece is given to members only if it is proven or somebody answers for
 //     it, and never as anything else than what it was said to be (Loan);
 //   - memory does not grow with the size of blobs, but for some 250 bytes a
@@ -22,7 +24,8 @@
 //	blobs/sha256/HEX          whole and proven, as in an OCI layout
 //	partial/HEX-SIZE/data     a fill's sparse file
 //	partial/HEX-SIZE/pieces   which pieces of it are on disk (see bitmap)
-//	meta.db                   records, closed chains, what manifests told, tags
+//	meta.db                   records, closed chains, what manifests told,
+//	                          what is not for everybody, tags
 //
 // Goroutines: Run owns the periodic ones. Those that hash, prove and commit
 // are started as fills need them and belong to the Cache; Close waits for them.
@@ -112,6 +115,8 @@ type Cache struct {
 	idle     lru                // of both, the pinned ones included
 	fills    map[fillKey]*Fill
 	graves   map[digest.Digest]time.Time // corrupt until then
+	marks    map[digest.Digest]mark      // of what is not for everybody
+	unmarked bool                        // some of them may not be on disk
 	used     int64                       // bytes of blobs, partials and fills
 	pinned   int64                       // bytes of blobs in use
 	full     time.Time                   // when a lack of room was last logged
@@ -144,6 +149,7 @@ func Open(dir string, o Options) (*Cache, error) {
 		partials: map[fillKey]*entry{},
 		fills:    map[fillKey]*Fill{},
 		graves:   map[digest.Digest]time.Time{},
+		marks:    map[digest.Digest]mark{},
 		subs:     map[*subscription]struct{}{},
 	}
 	c.pieces.New = func() any { return new([blob.PieceSize]byte) }
@@ -193,6 +199,9 @@ func (c *Cache) open() error {
 		return err
 	}
 	if err := c.loadPartials(); err != nil {
+		return err
+	}
+	if err := c.loadMarks(); err != nil {
 		return err
 	}
 	c.rank()

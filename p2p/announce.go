@@ -104,7 +104,7 @@ func (a *announcer) add(isFresh bool, blobs ...digest.Digest) {
 	now := time.Now()
 	a.mu.Lock()
 	for _, d := range blobs {
-		if _, known := a.names[d]; known {
+		if _, known := a.names[d]; known || a.n.hidden(d) {
 			continue
 		}
 		a.names[d] = a.n.s.Key.CID(d)

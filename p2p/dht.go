@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
 
+	"shoal/blobcache"
 	"shoal/p2p/penalty"
 )
 
@@ -65,18 +66,24 @@ func newDHT(h host.Host) (*dht.IpfsDHT, error) {
 	return d, nil
 }
 
+// hidden reports whether the swarm is to hear nothing of a blob.
+func (n *Node) hidden(d digest.Digest) bool { return n.s.Cache.Reach(d) == blobcache.Permitted }
+
 // Provide tells the swarm that this node has the blob, or is filling it, and
 // returns when that was sent to those members who will be asked. The DHT does
 // not acknowledge it: they know some milliseconds later, and not at all if the
 // connection ends before. Provide does not renew the announcement. With nobody
 // to tell it returns nil: members that come later ask this node itself. It
-// waits at most 5 s.
+// waits at most 5 s. What only permitted clients may have is not announced.
 func (n *Node) Provide(ctx context.Context, d digest.Digest) error {
 	ctx, end, ok := n.tasks.begin(ctx)
 	if !ok {
 		return ErrClosed
 	}
 	defer end()
+	if n.hidden(d) {
+		return nil
+	}
 	return n.provide(ctx, n.s.Key.CID(d))
 }
 
@@ -101,8 +108,13 @@ func (n *Node) provide(ctx context.Context, name cid.Cid) error {
 // is connected and has said where its pieces are. The channel is closed when
 // the lookup has ended, ctx is done, or 8 s have passed; the caller reads it
 // to its end or cancels ctx. This node is never among them.
+// What only permitted clients may have is not looked up.
 func (n *Node) Holders(ctx context.Context, d digest.Digest) <-chan Holder {
 	out := make(chan Holder)
+	if n.hidden(d) {
+		close(out)
+		return out
+	}
 	ctx, end, ok := n.tasks.begin(ctx)
 	if !ok {
 		close(out)

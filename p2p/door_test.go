@@ -32,18 +32,11 @@ type nameServer struct {
 
 func newNameServer(t *testing.T, silent bool) *nameServer {
 	t.Helper()
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, streams := listenForBoth(t)
 	s := &nameServer{addr: packets.LocalAddr().String(), silence: make(chan struct{})}
 	end := sync.OnceFunc(func() { close(s.silence) })
 	if !silent {
 		end()
-	}
-	streams, err := net.Listen("tcp", s.addr) // for answers over 512 bytes
-	if err != nil {
-		t.Fatal(err)
 	}
 	var running sync.WaitGroup
 	var shutdown []func() error
@@ -62,6 +55,25 @@ func newNameServer(t *testing.T, silent bool) *nameServer {
 		running.Wait()
 	})
 	return s
+}
+
+// listenForBoth finds a port that is free for UDP and, for answers over 512
+// bytes, for TCP.
+func listenForBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, streams
+		}
+		packets.Close() // somebody else has that one
+	}
+	t.Fatal("no port is free for UDP and TCP")
+	return nil, nil
 }
 
 // set replaces all records, in the notation of zone files.

@@ -25,26 +25,43 @@ func (x *exchange) blob(ctx context.Context) error {
 	if until, ok := x.rotten.Get(x.req.Digest); ok && time.Now().Before(until) {
 		return fmt.Errorf("%w: %w: wrong bytes of it went out less than %v ago", blob.ErrNotFound, blob.ErrCorrupt, buried)
 	}
-	if x.r.Method == http.MethodHead {
-		return x.headBlob(ctx)
-	}
 	lookup, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
-	whole, err := x.get(ctx)
+	if err := x.admit(lookup, x.req.Digest); err != nil {
+		return err
+	}
+	mine, err := x.mine(lookup, x.req.Digest)
 	switch {
-	case err == nil:
+	case err != nil:
+		return err
+	case x.r.Method == http.MethodHead:
+		return x.headBlob(lookup, mine)
+	case !mine || !blob.Shared(x.req.Digest):
+		return x.passThrough(ctx)
+	}
+	whole, err := x.get(ctx)
+	if err == nil {
 		defer whole.Close()
-		return x.sendWhole(whole)
+		if err = x.still(lookup, x.req.Digest); err == nil { // it may have come just now
+			return x.sendWhole(whole)
+		}
+	}
+	switch {
+	case errors.Is(err, errPast):
+		return x.passThrough(ctx)
 	case !errors.Is(err, blob.ErrNotFound):
 		return err
 	case x.status != 0: // the headers went out, but the blob was rotten
 		lookup = ctx
 	}
-	fill, err := x.fetch(lookup, x.known(), x.repo.Blobs())
+	fill, err := x.fetch(lookup, x.known(), x.blobs())
+	if err == nil {
+		err = x.still(lookup, x.req.Digest)
+	}
 	if err == nil {
 		err = x.sendFill(ctx, fill)
 	}
-	if errors.Is(err, blob.ErrNoSpace) && x.sent == 0 {
+	if x.sent == 0 && (errors.Is(err, blob.ErrNoSpace) || errors.Is(err, errPast)) {
 		return x.passThrough(ctx)
 	}
 	return err
@@ -79,17 +96,18 @@ func (x *exchange) get(ctx context.Context) (*blobcache.Blob, error) {
 
 // headBlob answers from what is known, else by a HEAD of the upstream. It moves
 // no bytes: what a manifest of this repository names, or a fill is bringing, is
-// there for a GET.
-func (x *exchange) headBlob(ctx context.Context) error {
-	d := x.known()
-	if d.Size < 0 {
+// there for a GET. What is not mine is not known here.
+func (x *exchange) headBlob(ctx context.Context, mine bool) error {
+	d := blob.Descriptor{Digest: x.req.Digest, Size: blob.UnknownSize}
+	if mine {
+		d = x.known()
+	}
+	if mine && d.Size < 0 {
 		if fill, ok := x.cache.Running(x.req.Digest); ok {
 			d = fill.Descriptor()
 		}
 	}
 	if d.Size < 0 {
-		ctx, cancel := context.WithTimeout(ctx, lookupPatience)
-		defer cancel()
 		var err error
 		if d, err = x.repo.Stat(ctx, d); err != nil {
 			return err

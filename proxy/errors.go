@@ -16,7 +16,8 @@ var errReadOnly = errors.New("this mirror is read-only")
 
 // failure is how an error is told to a client: a status and an error code of
 // the OCI distribution specification. The message is fixed text, because the
-// errors of upstreams can quote URLs that hold signatures.
+// errors of upstreams can quote URLs that hold signatures, or advice about
+// settings.
 type failure struct {
 	status  int
 	code    string
@@ -48,10 +49,12 @@ func explain(err error, req request.Request) failure {
 		return failure{http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID", "the range starts behind the end"}
 	case errors.Is(err, blob.ErrDenied) && req.Registry != request.DockerHub:
 		return denied(err)
+	case errors.Is(err, manifest.ErrSchema1): // dockerd, podman and skopeo show this code's message
+		return failure{http.StatusNotFound, "UNSUPPORTED", "the image is in Docker's schema 1, which this mirror does not serve: push it again with a current client"}
 	case errors.Is(err, manifest.ErrInvalid):
 		return failure{http.StatusNotFound, "MANIFEST_INVALID", "what the registry holds there is no manifest"}
 	case errors.Is(err, blob.ErrTooLarge):
-		return failure{http.StatusNotFound, "SIZE_INVALID", "larger than this mirror accepts; a manifest may have 4 MiB"}
+		return failure{http.StatusNotFound, "SIZE_INVALID", "larger than this mirror accepts; how large a manifest may be, --manifest-size says"}
 	case errors.Is(err, origin.ErrRegistryRefused):
 		return failure{http.StatusNotFound, "NAME_UNKNOWN", "this registry is neither listed (--registry) nor a public DNS name"}
 	case errors.Is(err, origin.ErrRepositoryRefused):
@@ -59,7 +62,7 @@ func explain(err error, req request.Request) failure {
 	case errors.Is(err, blob.ErrNotFound):
 		return failure{http.StatusNotFound, unknown, "not known to the registry, nor to a member of the swarm"}
 	case errors.Is(err, blob.ErrDenied):
-		return failure{http.StatusNotFound, unknown, "the registry denied it to this mirror"}
+		return failure{http.StatusNotFound, unknown, advice(err)}
 	default:
 		return failure{http.StatusNotFound, unknown, "not to be had now; the mirror's log says why"}
 	}
@@ -69,9 +72,20 @@ func explain(err error, req request.Request) failure {
 func denied(err error) failure {
 	var response *origin.ResponseError
 	if errors.As(err, &response) && response.Status == http.StatusUnauthorized {
-		return failure{http.StatusUnauthorized, "UNAUTHORIZED", "the registry wants credentials that this mirror does not have"}
+		return failure{http.StatusUnauthorized, "UNAUTHORIZED", advice(err)}
 	}
-	return failure{http.StatusForbidden, "DENIED", "the registry denied it to this mirror"}
+	return failure{http.StatusForbidden, "DENIED", advice(err)}
+}
+
+// advice tells of a registry's refusal and, if it is about credentials, what
+// the operator can do.
+func advice(err error) string {
+	const refusal = "the registry denied it to this mirror"
+	var response *origin.ResponseError
+	if errors.As(err, &response) && response.Advice != "" {
+		return refusal + ": " + response.Advice
+	}
+	return refusal
 }
 
 // body returns the failure as the JSON of the specification's "Error Codes".

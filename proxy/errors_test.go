@@ -32,6 +32,7 @@ func TestExplain(t *testing.T) {
 		{blob.ErrDigestInvalid, request.Blob, "docker.io", 400, "DIGEST_INVALID"},
 		{request.ErrRange, request.Blob, "docker.io", 416, "RANGE_INVALID"},
 		{manifest.ErrInvalid, request.Manifest, "docker.io", 404, "MANIFEST_INVALID"},
+		{manifest.ErrSchema1, request.Manifest, "ghcr.io", 404, "UNSUPPORTED"},
 		{blob.ErrTooLarge, request.Manifest, "docker.io", 404, "SIZE_INVALID"},
 		{blob.ErrNotFound, request.Manifest, "docker.io", 404, "MANIFEST_UNKNOWN"},
 		{blob.ErrNotFound, request.Blob, "docker.io", 404, "BLOB_UNKNOWN"},
@@ -60,6 +61,17 @@ func TestExplain(t *testing.T) {
 		}
 		if err := json.Unmarshal(f.body(), &doc); err != nil || len(doc.Errors) != 1 || doc.Errors[0].Code != c.code || doc.Errors[0].Message == "" {
 			t.Errorf("%v: body %s", c.err, f.body())
+		}
+	}
+}
+
+// TestAdvice: what the operator can do about a refusal stands in the answer.
+func TestAdvice(t *testing.T) {
+	const message = "the registry denied it to this mirror: no credentials for harbor.example"
+	err := fmt.Errorf("wrapped: %w", &origin.ResponseError{Status: 401, Advice: "no credentials for harbor.example", Err: blob.ErrDenied})
+	for _, registry := range []string{"docker.io", "harbor.example"} {
+		if f := explain(err, request.Request{Kind: request.Manifest, Registry: registry}); f.message != message {
+			t.Errorf("%s: %s", registry, f.message)
 		}
 	}
 }

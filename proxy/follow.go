@@ -33,6 +33,7 @@ type follower struct {
 	size   int64
 	out    *sink
 	watch  *time.Timer       // runs while the client waits for the fill
+	still  func() error      // whether it may have what comes
 	reader *blobcache.Reader // the last one
 	// early are the last bytes that went out, if they came from the origin
 	// past the fill and were not compared with it yet. They are of one
@@ -45,6 +46,7 @@ type follower struct {
 // an error before them if the fill has ended already and left nothing.
 func (x *exchange) sendFill(ctx context.Context, fill *blobcache.Fill) error {
 	f := &follower{x: x, fill: fill, size: fill.Descriptor().Size, out: x.sink(fromFill)}
+	f.still = func() error { return x.still(ctx, x.req.Digest) }
 	probe, err := fill.Open(ctx, blob.Range{Length: -1}) // and keeps the blob, if it is whole
 	if err != nil {
 		return err
@@ -111,6 +113,9 @@ func (f *follower) pos() int64 { return f.x.want.Offset + f.x.sent }
 func (f *follower) Write(b []byte) (int, error) {
 	f.watch.Stop()
 	defer f.watch.Reset(headStartAfter)
+	if err := f.still(); err != nil {
+		return 0, err
+	}
 	return f.out.Write(b)
 }
 
@@ -118,6 +123,9 @@ func (f *follower) Write(b []byte) (int, error) {
 func (f *follower) ReadFrom(src io.Reader) (int64, error) {
 	f.watch.Stop()
 	defer f.watch.Reset(headStartAfter)
+	if err := f.still(); err != nil {
+		return 0, err
+	}
 	return f.out.ReadFrom(src)
 }
 

@@ -59,8 +59,9 @@ func readJSON(r io.Reader, limit int64) ([]byte, error) {
 func forwarded() []string { return []string{"Content-Type", "Oci-Filters-Applied"} }
 
 // forward answers tags/list and referrers with the upstream's answer: they
-// change at any time and nothing can prove them.
-func (x *exchange) forward(ctx context.Context, suffix string) error {
+// change at any time and nothing can prove them. edit, if there is one, has the
+// last word on the body and on the link to the next page.
+func (x *exchange) forward(ctx context.Context, suffix string, edit func(body []byte, link string) ([]byte, string)) error {
 	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
 	query := x.r.URL.Query()
@@ -81,7 +82,11 @@ func (x *exchange) forward(ctx context.Context, suffix string) error {
 			h.Set(key, v)
 		}
 	}
-	if link := forwardLink(resp.Header.Get("Link"), x.r.URL); link != "" {
+	link := resp.Header.Get("Link")
+	if edit != nil {
+		body, link = edit(body, link)
+	}
+	if link := forwardLink(link, x.r.URL); link != "" {
 		h.Set("Link", link)
 	}
 	x.small(http.StatusOK, body)

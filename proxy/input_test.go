@@ -35,7 +35,7 @@ func TestBadRequests(t *testing.T) {
 			{"GET", "/v2/app/manifests/.INVALID_MANIFEST_NAME", 404, "MANIFEST_UNKNOWN"},
 			{"GET", "/v2/app/manifests/sha256:123", 400, "DIGEST_INVALID"},
 			{"GET", "/v2/app/blobs/sha256:" + strings.Repeat("A", 64), 400, "DIGEST_INVALID"},
-			{"GET", "/v2/app/blobs/sha512:" + strings.Repeat("0", 128), 404, "BLOB_UNKNOWN"},
+			{"GET", "/v2/app/blobs/sha384:" + strings.Repeat("0", 96), 404, "BLOB_UNKNOWN"},
 			{"GET", "/v2/127.0.0.1:80/app/manifests/v1", 404, "NAME_UNKNOWN"},
 			{"GET", "/v2/localhost/app/manifests/v1", 404, "NAME_UNKNOWN"},
 			{"GET", "/v2/app/manifests/v1?ns=169.254.169.254", 404, "NAME_UNKNOWN"},
@@ -159,15 +159,15 @@ func TestManifestTypeIsTheBodys(t *testing.T) {
 func TestManifestTypeIsRemembered(t *testing.T) {
 	bubble(t, options{}, func(r *rig) {
 		t := r.t
-		const docker = "application/vnd.docker.distribution.manifest.v1+json"
-		old := addManifest(t, r.hub, "library/app", "old", docker, map[string]any{"schemaVersion": 1, "fsLayers": []any{}})
+		const mine = "application/vnd.example.manifest+json"
+		addManifest(t, r.hub, "library/app", "mine", mine, map[string]any{"things": []any{}})
 		child := addManifest(t, r.hub, "library/app", "", "x/y", map[string]any{"schemaVersion": 3})
 		addManifest(t, r.hub, "library/app", "v1", ocispec.MediaTypeImageIndex, ocispec.Index{
 			MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{descriptor(child)},
 		})
 		r.get("/v2/library/app/manifests/v1")
 		for range 2 {
-			for ref, want := range map[string]string{"old": docker, child.ref(): "x/y"} {
+			for ref, want := range map[string]string{"mine": mine, child.ref(): "x/y"} {
 				if a := r.get("/v2/library/app/manifests/" + ref); a.StatusCode != http.StatusOK || a.Header.Get("Content-Type") != want {
 					t.Errorf("%s: %d, Content-Type %q, want %q", ref, a.StatusCode, a.Header.Get("Content-Type"), want)
 				}
@@ -177,7 +177,6 @@ func TestManifestTypeIsRemembered(t *testing.T) {
 		if a := r.get("/v2/library/app/manifests/" + child.ref()); a.Header.Get("Content-Type") != "x/y" {
 			t.Errorf("with the origin down: %d, Content-Type %q", a.StatusCode, a.Header.Get("Content-Type"))
 		}
-		_ = old
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"shoal/blobcache/blob"
 	"shoal/proxy/manifest"
 	"shoal/proxy/origin"
+	"shoal/proxy/policy"
 	"shoal/proxy/request"
 )
 
@@ -29,7 +30,11 @@ func (x *exchange) manifest(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
 	d := blob.Descriptor{Digest: x.req.Digest, Size: blob.UnknownSize}
-	if x.req.Tag != "" {
+	if x.req.Tag == "" {
+		if err := x.admit(ctx, d.Digest); err != nil {
+			return err
+		}
+	} else {
 		var err error
 		if d, err = x.resolve(ctx); err != nil {
 			return err
@@ -41,7 +46,11 @@ func (x *exchange) manifest(ctx context.Context) error {
 			return nil
 		}
 	}
-	if head, ok := x.recall(d.Digest); ok && x.r.Method == http.MethodHead {
+	mine, err := x.mine(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	if head, ok := x.recall(d.Digest); ok && mine && x.r.Method == http.MethodHead {
 		x.manifestHeader(head)
 		return nil
 	}
@@ -57,6 +66,7 @@ func (x *exchange) manifest(ctx context.Context) error {
 		return err
 	}
 	d.Size, d.MediaType = int64(len(body)), m.MediaType
+	ahead := x.refer(m)
 	x.remember(m)
 	if m.Stated {
 		x.heads.Add(d.Digest, d)
@@ -66,7 +76,9 @@ func (x *exchange) manifest(ctx context.Context) error {
 	}
 	// A client that has left needs no body.
 	_, _ = x.w.Write(body)
-	x.prefetch.offer(image{manifest: d.Digest, blobs: m.Blobs, origin: x.repo.Blobs()})
+	if ahead {
+		x.prefetch.offer(image{manifest: d.Digest, blobs: m.Blobs, origin: x.blobs()})
+	}
 	return nil
 }
 
@@ -109,7 +121,7 @@ func (x *exchange) manifestHeader(d blob.Descriptor) {
 // what was answered last, and the answer says so.
 func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 	accept := accepted(x.r.Header)
-	key := newTagKey(x.tagName(), accept)
+	key := x.tagKey(accept)
 	maxAge, staleIfError := x.repo.TagAges(x.req.Tag)
 	d, err := x.tags.resolve(ctx, key, maxAge, func(ctx context.Context) (blob.Descriptor, error) {
 		return x.repo.Resolve(ctx, x.req.Tag, accept)
@@ -120,14 +132,32 @@ func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 			d, err = kept.Manifest, nil
 		}
 	}
-	if err == nil && d.Size > blob.MaxManifestSize {
+	if err == nil && d.Size > x.maxManifest {
 		err = fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, d.Size)
+	}
+	if err == nil && manifest.IsSchema1(d.MediaType) {
+		err = manifest.ErrSchema1
+	}
+	if x.by != nil {
+		if x.metrics.decide(policy.Heard(err)); err == nil {
+			x.book.Grant(x.who, x.place(d.Digest), x.by.Lease)
+		}
 	}
 	return d, err
 }
 
 // tagName is the name of the tag that is asked for.
 func (x *exchange) tagName() string { return x.req.Registry + "/" + x.req.Name + ":" + x.req.Tag }
+
+// tagKey names the question about it. An answer to one client is none to
+// another if the registry is asked in the name of each.
+func (x *exchange) tagKey(accept []string) tagKey {
+	key := newTagKey(x.tagName(), accept)
+	if x.by != nil {
+		key.who = string(x.who[:])
+	}
+	return key
+}
 
 // stale says to everybody concerned that the answer is an old one, because the
 // upstream could not be asked. The warnings are those of RFC 7234, section
@@ -147,7 +177,7 @@ func (x *exchange) stale(kept blobcache.Tag, why error) {
 // moved asks again what the tag is, because the upstream does not have d any
 // more, which it was; why says that. It is an error if the tag is still d.
 func (x *exchange) moved(ctx context.Context, d blob.Descriptor, why error) (blob.Descriptor, error) {
-	x.tags.doubt(newTagKey(x.tagName(), accepted(x.r.Header)), d.Digest)
+	x.tags.doubt(x.tagKey(accepted(x.r.Header)), d.Digest)
 	to, err := x.resolve(ctx)
 	if err == nil && to.Digest == d.Digest {
 		err = why
@@ -186,7 +216,7 @@ func (x *exchange) load(ctx context.Context, d blob.Descriptor) (*manifest.Manif
 			d.MediaType = known.MediaType
 		}
 	}
-	if d.Size > blob.MaxManifestSize {
+	if d.Size > x.maxManifest {
 		return nil, nil, fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, d.Size)
 	}
 	body, err := x.bytes(ctx, d)
@@ -197,30 +227,43 @@ func (x *exchange) load(ctx context.Context, d blob.Descriptor) (*manifest.Manif
 	return m, body, err
 }
 
-// bytes returns the proven bytes of the manifest d.
+// bytes returns the proven bytes of the manifest d: past the cache if it has no
+// room for them, cannot keep them, or has them for others.
 func (x *exchange) bytes(ctx context.Context, d blob.Descriptor) ([]byte, error) {
+	if blob.Shared(d.Digest) {
+		body, err := x.stored(ctx, d)
+		if err == nil {
+			err = x.still(ctx, d.Digest)
+		}
+		if err == nil {
+			return body, nil
+		}
+		if !errors.Is(err, blob.ErrNoSpace) && !errors.Is(err, errPast) {
+			return nil, err
+		}
+	}
+	_, body, err := x.repo.Manifest(ctx, d.Digest.String(), manifest.Accept()) // which proves them
+	if err == nil && x.by == nil {
+		x.cache.Widen(d.Digest) // the registry has it, and not only its word for it
+	}
+	return body, err
+}
+
+// stored returns the proven bytes of the manifest d from the cache, or by a fill.
+func (x *exchange) stored(ctx context.Context, d blob.Descriptor) ([]byte, error) {
 	whole, err := x.cache.Get(ctx, d.Digest)
 	if err == nil {
 		defer whole.Close()
-		return readManifest(whole.File(), whole.Descriptor().Size)
+		return x.readManifest(whole.File(), whole.Descriptor().Size)
 	}
 	if !errors.Is(err, blob.ErrNotFound) {
 		return nil, err
 	}
-	fill, err := x.fetch(ctx, d, x.repo.Manifests(manifest.Accept()))
-	if err == nil {
-		body, err := x.follow(ctx, fill)
-		if !errors.Is(err, blob.ErrNoSpace) {
-			return body, err
-		}
-	} else if !errors.Is(err, blob.ErrNoSpace) {
+	fill, err := x.fetch(ctx, d, x.manifests())
+	if err != nil {
 		return nil, err
 	}
-	_, body, err := x.repo.Manifest(ctx, d.Digest.String(), manifest.Accept())
-	if err == nil && digest.FromBytes(body) != d.Digest {
-		err = fmt.Errorf("%w: manifest %s", blob.ErrCorrupt, d.Digest)
-	}
-	return body, err
+	return x.follow(ctx, fill)
 }
 
 // follow reads a manifest from its fill, which yields all of it only when it is
@@ -231,12 +274,12 @@ func (x *exchange) follow(ctx context.Context, fill *blobcache.Fill) ([]byte, er
 		return nil, err
 	}
 	defer r.Close()
-	return readManifest(r, fill.Descriptor().Size)
+	return x.readManifest(r, fill.Descriptor().Size)
 }
 
 // readManifest reads a manifest of size bytes.
-func readManifest(r io.Reader, size int64) ([]byte, error) {
-	if size > blob.MaxManifestSize {
+func (x *exchange) readManifest(r io.Reader, size int64) ([]byte, error) {
+	if size > x.maxManifest {
 		return nil, fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, size)
 	}
 	body := make([]byte, size)
@@ -251,7 +294,9 @@ func (x *exchange) remember(m *manifest.Manifest) {
 	x.prefetch.learn(m.Children)
 	told := m.Blobs
 	for _, c := range m.Children {
-		told = append(told, c.Descriptor)
+		if c.Size <= x.maxManifest { // an index that lies must not keep a manifest from being served
+			told = append(told, c.Descriptor)
+		}
 	}
 	x.cache.Remember(told...)
 }

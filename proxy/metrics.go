@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shoal/proxy/policy"
 	"shoal/proxy/request"
 )
 
@@ -23,6 +24,7 @@ type metrics struct {
 	firstByte prometheus.Histogram
 	prefetch  *prometheus.CounterVec
 	stale     prometheus.Counter
+	decisions *prometheus.CounterVec
 }
 
 // newMetrics registers the proxy's collectors; a nil registerer leaves them
@@ -51,19 +53,29 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "Answers about tags that were what a registry had said before, because it could not be asked.",
 		}),
 	}
+	m.decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "shoal_proxy_decisions_total",
+		Help: "Whether a client may have a content of a registry with access: client: leased, granted or refused by the registry, or failed to be decided.",
+	}, []string{"result"})
+	for _, v := range []policy.Verdict{policy.Leased, policy.Granted, policy.Refused, policy.Failed} {
+		m.decisions.WithLabelValues(string(v))
+	}
 	for _, source := range []string{fromCache, fromFill, fromPassthrough, fromHeadStart} {
 		m.served.WithLabelValues(source)
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch, m.stale} {
+	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch, m.stale, m.decisions} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
 }
+
+// decide counts a decision.
+func (m *metrics) decide(v policy.Verdict) { m.decisions.WithLabelValues(string(v)).Inc() }
 
 // count counts a request; what a client makes up must not become a label.
 func (m *metrics) count(kind request.Kind, method string, status int) {

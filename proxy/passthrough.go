@@ -3,13 +3,15 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
+	"shoal/blobcache"
 	"shoal/blobcache/blob"
 )
 
@@ -23,8 +25,9 @@ const (
 	buried = time.Minute
 )
 
-// passThrough answers with a blob for which the cache has no room. The upstream
-// is asked before the headers go out.
+// passThrough answers with a blob for which the cache has no room, or that it
+// cannot keep because its pieces cannot be proven. The upstream is asked before
+// the headers go out.
 func (x *exchange) passThrough(ctx context.Context) error {
 	s, err := x.repo.Blobs().Open(ctx, x.known(), blob.Range{Length: -1})
 	if err != nil {
@@ -44,7 +47,8 @@ func (x *exchange) passThrough(ctx context.Context) error {
 
 // pass sends the blob, or what is left of it after the bytes that went out.
 func (x *exchange) pass(ctx context.Context, first *blob.Stream, sent io.ReaderAt) error {
-	if x.notices.first("pass "+x.req.Digest.String(), noticeOnce) {
+	full := blob.Shared(x.req.Digest) && (x.by != nil || x.cache.Reach(x.req.Digest) == blobcache.Everybody) // or else it is for others
+	if full && x.notices.first("pass "+x.req.Digest.String(), noticeOnce) {
 		x.log.Error("no room in the cache: the blob goes past it; free disk space or raise --cache-size",
 			"digest", x.req.Digest, "size", x.size)
 	}
@@ -54,6 +58,9 @@ func (x *exchange) pass(ctx context.Context, first *blob.Stream, sent io.ReaderA
 		want: x.want, sent: x.sent, compare: sent,
 	}
 	err := p.run(ctx)
+	if err == nil && x.by == nil {
+		x.cache.Widen(x.req.Digest) // the registry has it, and not only its word for it
+	}
 	if errors.Is(err, blob.ErrCorrupt) {
 		return x.bury(err)
 	}
@@ -68,7 +75,7 @@ func (x *exchange) bury(err error) error {
 }
 
 // pass is a blob on its way from the origin to one client, past a cache that
-// has no room for it. It reads the blob whole, whatever range is wanted,
+// does not take it. It reads the blob whole, whatever range is wanted,
 // because only the whole can be proven, and keeps the last piece of the range
 // back until it is.
 type pass struct {
@@ -92,7 +99,7 @@ type pass struct {
 // may have gone out, and the body must not end cleanly; ErrCorrupt says that
 // they may be wrong.
 func (p *pass) run(ctx context.Context) error {
-	p.sum = sha256.New()
+	p.sum = p.desc.Digest.Algorithm().Hash()
 	for tries := 0; ; {
 		before := p.pos
 		err := p.stream(ctx)
@@ -112,7 +119,7 @@ func (p *pass) run(ctx context.Context) error {
 		case <-time.After(passPause):
 		}
 	}
-	if [sha256.Size]byte(p.sum.Sum(nil)) != p.desc.Hash() {
+	if digest.NewDigest(p.desc.Digest.Algorithm(), p.sum) != p.desc.Digest {
 		return fmt.Errorf("passthrough of %s from %s: %w", p.desc.Digest, p.identity, blob.ErrCorrupt)
 	}
 	if _, err := p.out.Write(p.held); err != nil {

@@ -6,15 +6,19 @@
 //
 // What always holds: /v2/ is answered at once, whatever else hangs; what cannot
 // be served is a 404 within ten seconds, before any header of a 200; once a 200
-// is out the body ends cleanly only if it is proven, and else by a reset.
+// is out the body ends cleanly only if it is proven, and else by a reset. What
+// came by way of a registry that is asked in the name of each client is only for
+// whom that registry permits it (access.go); that the cache has it is no
+// permission.
 //
 // Requests are served in the goroutines of the http.Server. Run owns those of
-// prefetching. A question about a tag, and a look into the cache that hashes a
+// prefetching. A question about a tag, or about what a client may have, and a look into the cache that hashes a
 // blob anew, can outlive the client that caused it, the former by ten seconds
 // at most.
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +36,7 @@ import (
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/proxy/origin"
+	"shoal/proxy/policy"
 	"shoal/proxy/request"
 )
 
@@ -60,6 +65,9 @@ type Options struct {
 	Cache   *blobcache.Cache
 	Fetcher Fetcher
 	Origin  *origin.Client
+	// MaxManifest is the largest manifest in bytes, the same as that of Origin; 0
+	// is blob.MaxManifestSize.
+	MaxManifest int64
 	// Platforms are the ones whose images are prefetched when an index names
 	// several; nil is Linux on this machine's architecture.
 	Platforms []ocispec.Platform
@@ -76,7 +84,12 @@ type Proxy struct {
 	metrics  *metrics
 	tags     *tags
 	prefetch *prefetcher
-	notices  *notices
+	// maxManifest is the largest manifest in bytes.
+	maxManifest int64
+	notices     *notices
+	book        *policy.Book // of registries that are asked in the name of clients
+	wallets     *wallets
+	greeting    *greeting
 	// heads are what manifests are, of those whose bytes say it: a HEAD need not
 	// read them again.
 	heads *lru.Cache[digest.Digest, blob.Descriptor]
@@ -101,8 +114,12 @@ func New(o Options) (*Proxy, error) {
 	if wanted == nil {
 		wanted = []ocispec.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
 	}
+	p.maxManifest = cmp.Or(o.MaxManifest, blob.MaxManifestSize)
 	p.tags = newTags(p.cache)
 	p.notices = newNotices()
+	p.book = policy.New(time.Now)
+	p.wallets = newWallets(p.book)
+	p.greeting = &greeting{origin: p.origin}
 	p.heads = newLRU[digest.Digest, blob.Descriptor](maxHeads)
 	p.prefetch = newPrefetcher(p, wanted)
 	p.rotten = newLRU[digest.Digest, time.Time](maxNotices)
@@ -132,6 +149,13 @@ type exchange struct {
 	req   request.Request
 	repo  *origin.Repository
 	start time.Time
+	// Of a client in whose name the registry is asked: how, its token and who
+	// that is. by is nil if the registry is asked in the node's name.
+	by     *origin.ByClient
+	bearer string
+	who    policy.Who
+	// sure: the registry said that what is asked for is in this repository.
+	sure bool
 	// status is that of the headers that went out, 0 before.
 	status int
 
@@ -167,29 +191,53 @@ func (x *exchange) answer(ctx context.Context) (err error) {
 		return err
 	}
 	if x.req.Kind == request.Ping { // before anything that could wait
-		x.w.Header().Set("Content-Type", "application/json")
-		x.small(http.StatusOK, []byte("{}"))
+		x.ping(ctx)
 		return nil
 	}
-	if x.repo, err = x.origin.Repository(x.req.Registry, x.req.Name); err != nil {
+	repo, err := x.origin.Repository(x.req.Registry, x.req.Name)
+	if err != nil {
 		return err
 	}
+	x.identify(repo)
 	switch x.req.Kind {
 	case request.Manifest:
 		return x.manifest(ctx)
 	case request.Blob:
 		return x.blob(ctx)
 	case request.Tags:
-		return x.forward(ctx, "tags/list")
+		return x.tagList(ctx)
 	default:
-		return x.forward(ctx, "referrers/"+x.req.Digest.String())
+		return x.referrers(ctx)
 	}
+}
+
+// ping answers /v2/: with how to get a token for Docker Hub, if its clients are to
+// bring one.
+func (x *exchange) ping(ctx context.Context) {
+	x.w.Header().Set("Content-Type", "application/json")
+	if bearer(x.r.Header) == "" {
+		if challenge := x.greeting.get(ctx); challenge != "" {
+			x.w.Header().Set("WWW-Authenticate", challenge)
+			x.small(http.StatusUnauthorized, logIn().body())
+			return
+		}
+	}
+	x.small(http.StatusOK, []byte("{}"))
 }
 
 // fetch asks the Fetcher for d. The size may be what an upstream's HEAD or some
 // other image's manifest said; if it is wrong, d is asked for without it.
 func (x *exchange) fetch(ctx context.Context, d blob.Descriptor, source blob.Source) (*blobcache.Fill, error) {
+	if err := x.restrict(d.Digest); err != nil {
+		return nil, err
+	}
 	fill, err := x.fetcher.Fetch(ctx, d, source)
+	if x.by != nil && errors.Is(err, blob.ErrDenied) {
+		// It may have been another client that was refused.
+		if again, errAgain := x.fetcher.Fetch(ctx, d, source); errAgain == nil {
+			return again, nil
+		}
+	}
 	if d.Size >= 0 && errors.Is(err, blob.ErrCorrupt) && !errors.Is(err, blob.ErrNotFound) {
 		d.Size = blob.UnknownSize
 		return x.fetcher.Fetch(ctx, d, source)
@@ -219,7 +267,10 @@ func (x *exchange) fail(ctx context.Context, err error) {
 	if gone || x.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
-	f := explain(err, x.req)
+	f, told := x.refuse(err)
+	if !told {
+		f = explain(err, x.req)
+	}
 	h := x.w.Header()
 	for _, key := range []string{"Docker-Content-Digest", "Etag", "Accept-Ranges", "Warning"} {
 		h.Del(key) // of the content that there is not
@@ -236,6 +287,9 @@ func (x *exchange) fail(ctx context.Context, err error) {
 func (x *exchange) note(ctx context.Context, err error) {
 	ref := x.req.Tag + x.req.Digest.String()
 	level := gravity(err)
+	if x.by != nil && errors.Is(err, blob.ErrDenied) && x.repo.Challenge(err) != "" {
+		level = slog.LevelDebug // every pull begins like that
+	}
 	if level > slog.LevelDebug && !x.notices.first(x.req.Registry+"/"+x.req.Name+"@"+ref, time.Minute) {
 		level = slog.LevelDebug
 	}

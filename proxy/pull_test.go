@@ -316,6 +316,10 @@ func TestMetrics(t *testing.T) {
 			}
 		}
 		want := []string{
+			"shoal_proxy_decisions_total failed 0",
+			"shoal_proxy_decisions_total granted 0",
+			"shoal_proxy_decisions_total leased 0",
+			"shoal_proxy_decisions_total refused 0",
 			"shoal_proxy_first_byte_seconds 3",
 			"shoal_proxy_requests_total 200 blob GET 2",
 			"shoal_proxy_requests_total 200 ping GET 1",

@@ -47,10 +47,12 @@ type rig struct {
 // options of a rig; the zero value is a healthy one.
 type options struct {
 	budget  int64
+	largest int64 // of manifests
 	auth    *origintest.TokenAuth
 	fetcher Fetcher // instead of rig.swarm
 	run     bool    // prefetch too
 	hub     origin.Registry
+	clients *clients
 }
 
 // bubble runs test with a rig.
@@ -77,10 +79,14 @@ func newRig(t *testing.T, o options) *rig {
 	r.swarm = &direct{cache: r.cache}
 	upstreams := map[string]*origintest.Pipe{"hub.test:80": r.serve(r.hub), "other.test:80": r.serve(r.other)}
 	o.hub.Upstreams = []string{"http://hub.test"}
-	client, err := origin.New(origin.Options{
+	upstream := origin.Options{
 		Registries: origin.Registries{"docker.io": o.hub, "other.example": {Upstreams: []string{"http://other.test"}, Deny: []string{"team/secret-*"}}},
-		Dial:       dialer(upstreams),
-	})
+		Dial:       dialer(upstreams), MaxManifest: o.largest,
+	}
+	if o.clients != nil {
+		o.clients.declare(r, &upstream, upstreams)
+	}
+	client, err := origin.New(upstream)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +94,7 @@ func newRig(t *testing.T, o options) *rig {
 	if fetcher == nil {
 		fetcher = r.swarm
 	}
-	r.proxy, err = New(Options{Cache: r.cache, Fetcher: fetcher, Origin: client, Logger: logger, Metrics: r.metrics})
+	r.proxy, err = New(Options{Cache: r.cache, Fetcher: fetcher, Origin: client, MaxManifest: o.largest, Logger: logger, Metrics: r.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}

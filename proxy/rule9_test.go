@@ -42,7 +42,13 @@ func TestRule9Ranges(t *testing.T) {
 			if want := fmt.Sprintf("bytes */%d", size); a.Header.Get("Content-Range") != want {
 				t.Errorf("Content-Range %q, want %q", a.Header.Get("Content-Range"), want)
 			}
-			r.get(path, "Range: bytes=0-1,5-6").wants(t, http.StatusOK, b.bytes)
+			// What means nothing, or is of another content, is the whole.
+			for _, header := range []string{"bytes=0-1,5-6", "bytes=9-5", "bytes=five", "lines=1-2"} {
+				r.get(path, "Range: "+header).wants(t, http.StatusOK, b.bytes)
+			}
+			r.get(path, "Range: bytes=1-2", `If-Range: "`+b.ref()+`"`).wants(t, http.StatusPartialContent, b.bytes[1:3])
+			r.get(path, "Range: bytes=1-2", `If-Range: "`+zero+`"`).wants(t, http.StatusOK, b.bytes)
+			r.get(path, "Range: bytes=-0").refused(t, http.StatusRequestedRangeNotSatisfiable, "RANGE_INVALID")
 			r.get(path, `If-None-Match: "`+b.ref()+`"`).wants(t, http.StatusNotModified, nil)
 		}
 		r.asked(r.hub, "GET blob "+b.ref()+" -> 200") // one fill for all

@@ -51,10 +51,11 @@ type tags struct {
 type tagKey struct {
 	tag    string // REGISTRY/NAME:TAG
 	accept string // what the client accepts, hashed: clients choose its length
+	who    string // whom the answer is for, if it is not for everybody
 }
 
 func newTagKey(tag string, accept []string) tagKey {
-	return tagKey{tag, digest.FromString(strings.Join(accept, ",")).Encoded()}
+	return tagKey{tag: tag, accept: digest.FromString(strings.Join(accept, ",")).Encoded()}
 }
 
 // below is the prefix of the names of all questions about the tag.
@@ -133,7 +134,7 @@ func (t *tags) keep(key tagKey, era int, a tagAnswer) {
 	before, _ := t.recent.Peek(key)
 	a.confirmed = before.confirmed && before.desc.Digest == a.desc.Digest
 	t.recent.Add(key, a)
-	if a.err != nil {
+	if a.err != nil || key.who != "" { // who will be somebody else after a restart
 		return
 	}
 	kept, ok := t.store.Tag(key.String())

@@ -38,7 +38,9 @@ const (
 )
 
 // others are the programs beside shoal whose versions matter.
-func others() []string { return []string{"curl", "docker-registry", "nginx"} }
+func others() []string {
+	return []string{"containerd", "curl", "docker-registry", "dockerd", "nginx", "podman"}
+}
 
 // measure measures what the options name. What could not be measured is in the
 // results, and an error at the end.
@@ -52,10 +54,14 @@ func measure(ctx context.Context, dir string, o *options) error {
 	if err := b.build(ctx); err != nil {
 		return err
 	}
-	r := &results{Started: time.Now().UTC(), Commit: os.Getenv(commitEnv), Versions: map[string]string{
-		"curl": rig.FirstLine(ctx, "curl", "--version"), "nginx": rig.FirstLine(ctx, "nginx", "-v"),
-		"docker-registry": rig.FirstLine(ctx, "docker-registry", "--version"),
-	}}
+	r := &results{Started: time.Now().UTC(), Commit: os.Getenv(commitEnv), Versions: map[string]string{}}
+	for _, name := range others() {
+		version := "--version"
+		if name == "nginx" {
+			version = "-v"
+		}
+		r.Versions[name] = rig.FirstLine(ctx, name, version)
+	}
 	if r.Machine, err = rig.Describe(ctx, dir); err != nil {
 		return err
 	}

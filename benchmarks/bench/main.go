@@ -92,7 +92,7 @@ func (o *options) run(ctx context.Context) (int, error) {
 }
 
 func needed() []string {
-	return []string{"docker-registry", "dockerd", "docker", "containerd", "runc", "nginx", "curl", "busybox", "ip", "tc", "nsenter", "unshare", "mount"}
+	return []string{"docker-registry", "dockerd", "docker", "containerd", "ctr", "podman", "runc", "nginx", "curl", "busybox", "ip", "tc", "nsenter", "unshare", "mount"}
 }
 
 // measurement is one of the things that are measured.
@@ -110,6 +110,9 @@ func measurements() []measurement {
 		{"proof", measureProof},
 		{"link", measureLink},
 		{"start", measureStart},
+		{"failover", measureFailover},
+		{"tag", measureTag},
+		{"warm", measureWarm},
 		{"alone", measureAlone},
 		{"memory", measureMemory},
 		{"idle", measureIdle},

@@ -9,6 +9,7 @@ package blob
 
 import (
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -22,8 +23,9 @@ import (
 // costs 2 to 4 % over hashing the whole.
 const PieceSize = 1 << 20
 
-// MaxManifestSize is the largest manifest in bytes that is accepted; the OCI
-// distribution specification asks registries for at least this much.
+// MaxManifestSize is the largest manifest in bytes that is accepted unless the
+// operator says otherwise; the OCI distribution specification asks registries
+// for at least this much.
 const MaxManifestSize = 4 << 20
 
 // MaxSize is the largest blob in bytes that is accepted, 1 TiB: far over any
@@ -70,6 +72,21 @@ func ParseDigest(s string) (digest.Digest, error) {
 	}
 	return d, nil
 }
+
+// ParseAny checks that s is a digest that can be proven, in canonical form: one
+// that ParseDigest takes, or sha512. Blobs of the latter are proven as a whole
+// only, so that they are neither cached nor shared: see Shared. Anything else is
+// ErrDigestInvalid.
+func ParseAny(s string) (digest.Digest, error) {
+	if sum, ok := strings.CutPrefix(s, "sha512:"); ok && len(sum) == 2*sha512.Size && strings.Trim(sum, "0123456789abcdef") == "" {
+		return digest.Digest(s), nil
+	}
+	return ParseDigest(s)
+}
+
+// Shared reports whether blobs of a digest that ParseAny took are kept in the
+// cache and given to members: those of sha256, whose pieces can be proven.
+func Shared(d digest.Digest) bool { return d.Algorithm() == digest.SHA256 }
 
 // shorten keeps what a stranger sent from filling a log line.
 func shorten(s string) string {

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"shoal/cmd/shoal/internal/config"
+	"shoal/proxy/origin"
 )
 
 type serveCmd struct {
@@ -45,6 +48,9 @@ func (c serveCmd) Run(env environment) error {
 	log := newLogger(env.stderr, cfg)
 	for _, name := range cfg.UnknownNames {
 		log.Warn("environment variable names no setting of shoal, ignored", "name", name)
+	}
+	if f := cfg.DockerConfig; f != "" && !slices.ContainsFunc(slices.Collect(maps.Values(cfg.Registries)), func(r origin.Registry) bool { return r.DockerConfig == f }) {
+		log.Warn("docker-config is for registries with \"access: shared\" and no other credentials, and there are none", "file", f)
 	}
 	adoptLibraryLogs(log, os.LookupEnv)
 	limitMemory(os.LookupEnv)

@@ -162,13 +162,13 @@ func (s *service) swarmKey() (*swarmkey.Key, error) {
 // wire connects the parts that talk HTTP.
 func (s *service) wire(context.Context) (err error) {
 	s.origin, err = origin.New(origin.Options{
-		Registries: s.cfg.Registries, UserAgent: "shoal/" + version(), Logger: s.log, Metrics: s.metrics,
+		Registries: s.cfg.Registries, MaxManifest: s.cfg.ManifestSize, UserAgent: "shoal/" + version(), Logger: s.log, Metrics: s.metrics,
 	})
 	if err != nil {
 		return err
 	}
 	s.proxy, err = proxy.New(proxy.Options{
-		Cache: s.cache, Fetcher: s.node, Origin: s.origin, Logger: s.log, Metrics: s.metrics,
+		Cache: s.cache, Fetcher: s.node, Origin: s.origin, MaxManifest: s.cfg.ManifestSize, Logger: s.log, Metrics: s.metrics,
 	})
 	if err != nil {
 		return err

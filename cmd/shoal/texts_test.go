@@ -20,6 +20,7 @@ import (
 	"shoal/cmd/shoal/internal/config"
 	"shoal/cmd/shoal/internal/runfile"
 	"shoal/p2p/swarmkey"
+	"shoal/proxy/origin/credential"
 	"shoal/proxy/request"
 )
 
@@ -113,6 +114,7 @@ func (m *scratch) blockRules() []rule {
 		{`^  dockerd / containerd / podman +other machines`, nothing}, // a drawing
 		{`^\{`, checkDaemonJSON},
 		{`^[a-z-]+:( |\n)`, m.configFile},
+		{`^#!/bin/sh\n`, m.credentialHelper},
 		// What containerd and podman make of these is seen end to end
 		// (e2e.TestDocumentedSettings): here only that they exist.
 		{`^\[host\."http://127\.0\.0\.1:5000"\]\n`, nothing},
@@ -133,7 +135,9 @@ func (m *scratch) commandRules() []rule {
 		{`^go (test|tool) `, m.goTool},
 		{`^\.ci/`, m.executable},
 		{`^docker pull `, m.reference},
-		// Need systemd, a dockerd, and the network.
+		// Need systemd, a dockerd, and the network. What docker's login leaves is
+		// seen end to end (e2e.TestCredentials).
+		{`^docker --config /etc/shoal/docker login harbor\.example$`, nothing},
 		{`^systemctl reload docker$`, nothing},
 		{`^docker info( --format '\{\{\.RegistryConfig\.Mirrors\}\}')?$`, nothing},
 		{`^apt-get install [a-z0-9 -]+$`, nothing},
@@ -296,6 +300,24 @@ func (m *scratch) configFile(t *testing.T, text string) {
 	}
 	if _, err := config.Load(config.Flags{Common: config.Common{Config: config.Words{path}}}, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// credentialHelper runs a script for credential-command.
+func (m *scratch) credentialHelper(t *testing.T, text string) {
+	t.Helper()
+	program := filepath.Join(m.dir, "helper")
+	for file, text := range map[string]string{program: m.here(text), filepath.Join(m.dir, "etc/shoal/robot.password"): "sesame\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source, err := credential.Command([]string{program})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := source.Get(t.Context(), "r.example", "x", credential.Credential{}); err != nil || c.Password != "sesame" {
+		t.Errorf("%q, %v", c.Password, err)
 	}
 }
 

@@ -97,6 +97,9 @@ func (d *driver) state() wire.Info {
 // word returns what this node has to say about a blob that a member believes
 // to be of size bytes, or of unknown size.
 func (x *Exchange) word(d digest.Digest, size int64) *word {
+	if x.hidden(d) {
+		return &word{kind: wire.FrameNone}
+	}
 	if have, ok := x.cache.Stat(d); ok {
 		info := wire.Info{Size: have.Size, Whole: true}
 		_, info.Chain = x.cache.Chain(blob.Descriptor{Digest: d, Size: have.Size})

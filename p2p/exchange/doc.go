@@ -25,6 +25,9 @@
 //
 // # What always holds
 //
+// Of a blob that only permitted clients may have (blobcache.Reach) members hear
+// and get nothing, and are asked for nothing.
+//
 // Only whole blobs are served to members, and pieces that are proven or that
 // somebody answers for: this member, for what it took from the origin, or who
 // signed a voucher for the piece, or for a chain that the piece agrees with

@@ -39,6 +39,9 @@ func rounds() []time.Duration {
 // round begins one lookup, and asks whom it finds.
 func (s *search) round(ctx context.Context, wg *sync.WaitGroup) {
 	near, connected := s.x.near()
+	if s.x.hidden(s.want.Digest) { // members are not asked either
+		near, connected = nil, 0
+	}
 	s.mu.Lock()
 	s.alone = connected == 0
 	s.begun = true

@@ -403,3 +403,14 @@ func BenchmarkOneHolder(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// emptyCache returns a cache for what is tested without a member.
+func emptyCache(t *testing.T) *blobcache.Cache {
+	t.Helper()
+	c, err := blobcache.Open(t.TempDir(), blobcache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}

@@ -130,7 +130,7 @@ func (s *search) run(ctx context.Context) {
 // means that it was named for this blob.
 func (s *search) ask(h Holder, told bool) {
 	now := time.Now()
-	if h.Peer == s.x.self || s.x.bans.Holds(h.Peer, now) {
+	if h.Peer == s.x.self || s.x.bans.Holds(h.Peer, now) || s.x.hidden(s.want.Digest) {
 		return
 	}
 	told = told && !s.x.silent.Holds(h.Peer, now)

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
 
+	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/p2p/channel"
 	"shoal/p2p/wire"
@@ -93,6 +94,10 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		x.refuse(w, id, err)
 		return
 	}
+	if x.hidden(r.Digest) { // as if it were not here
+		notFound(w)
+		return
+	}
 	// A body is never expected; the deadline of the header covers it.
 	switch r.Kind {
 	case wire.KindInfo:
@@ -103,6 +108,10 @@ func (x *Exchange) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		x.servePieces(w, req, r, id)
 	}
 }
+
+// hidden reports whether the swarm is to hear nothing of a blob: who has it is
+// for its registry to say.
+func (x *Exchange) hidden(d digest.Digest) bool { return x.cache.Reach(d) == blobcache.Permitted }
 
 // refuse answers what is no request of the protocol.
 func (x *Exchange) refuse(w http.ResponseWriter, id peer.ID, err error) {

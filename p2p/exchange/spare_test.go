@@ -129,7 +129,7 @@ func TestFillsAreAnnouncedWhereItHelps(t *testing.T) {
 func TestLaterLookupsAreMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		swarm := &quietSwarm{connected: enoughMembers}
-		s := newSearch(&Exchange{swarm: swarm, follows: newFollows(nil)}, blob.Descriptor{})
+		s := newSearch(&Exchange{cache: emptyCache(t), swarm: swarm, follows: newFollows(nil)}, blob.Descriptor{})
 		ctx, end := context.WithCancel(t.Context())
 		go s.run(ctx)
 		time.Sleep(rounds()[earlyRounds] - 1) //nolint:forbidigo // within a bubble nobody waits
@@ -152,7 +152,7 @@ func TestWhoIsAskedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const others = 30
 		x := &Exchange{
-			swarm: &quietSwarm{connected: others}, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
+			cache: emptyCache(t), swarm: &quietSwarm{connected: others}, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
 			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()),
 		}
 		x.follows = newFollows(x)

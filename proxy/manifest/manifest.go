@@ -18,14 +18,20 @@ import (
 	"shoal/blobcache/blob"
 )
 
-// ErrInvalid is for what is not a manifest that a client could use.
-var ErrInvalid = errors.New("invalid manifest")
+var (
+	// ErrInvalid is for what is not a manifest that a client could use.
+	ErrInvalid = errors.New("invalid manifest")
+	// ErrSchema1 is for Docker's image manifest version 2, schema 1: its digest
+	// is not that of its bytes, which hold a signature, so that it cannot be
+	// proven. It is an ErrInvalid too.
+	ErrSchema1 = fmt.Errorf("%w: Docker schema 1", ErrInvalid)
+)
 
 // The manifest media types that runtimes know. The OCI ones are in image-spec.
 const (
 	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
-	dockerSchema1  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+	dockerSchema1  = "application/vnd.docker.distribution.manifest.v1+" // and json or prettyjws
 )
 
 // maxBlobs is how many blobs of one manifest are looked at. Runtimes refuse
@@ -37,7 +43,7 @@ const maxBlobs = 1024
 func Accept() []string {
 	return []string{
 		ocispec.MediaTypeImageIndex, dockerList,
-		ocispec.MediaTypeImageManifest, dockerManifest, dockerSchema1,
+		ocispec.MediaTypeImageManifest, dockerManifest,
 	}
 }
 
@@ -63,9 +69,11 @@ type Child struct {
 
 // Parse reads the body of a manifest. told is the media type that upstream's
 // answer or the parent's descriptor stated, or empty; the body's own word goes
-// first, because the digest vouches for it. Errors: ErrInvalid, wrapped.
+// first, because the digest vouches for it. Errors: ErrInvalid and ErrSchema1,
+// wrapped.
 func Parse(body []byte, told string) (*Manifest, error) {
 	var doc struct {
+		Schema    json.Number          `json:"schemaVersion"`
 		MediaType string               `json:"mediaType"`
 		Config    *ocispec.Descriptor  `json:"config"`
 		Layers    []ocispec.Descriptor `json:"layers"`
@@ -76,6 +84,9 @@ func Parse(body []byte, told string) (*Manifest, error) {
 	}
 	if !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) { // null passes Unmarshal
 		return nil, fmt.Errorf("%w: not a JSON object", ErrInvalid)
+	}
+	if doc.Schema == "1" || IsSchema1(doc.MediaType) || doc.MediaType == "" && IsSchema1(told) {
+		return nil, ErrSchema1
 	}
 	m := &Manifest{MediaType: doc.MediaType, Stated: doc.MediaType != ""}
 	if m.MediaType == "" {
@@ -107,6 +118,9 @@ func IsIndex(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerList
 }
 
+// IsSchema1 says whether a media type is that of what ErrSchema1 is about.
+func IsSchema1(mediaType string) bool { return strings.HasPrefix(mediaType, dockerSchema1) }
+
 // validMediaType keeps out of a header what is not a media type.
 func validMediaType(s string) bool {
 	parsed, params, err := mime.ParseMediaType(s)
@@ -116,7 +130,7 @@ func validMediaType(s string) bool {
 func children(list []ocispec.Descriptor) []Child {
 	var out []Child
 	for _, d := range list[:min(len(list), maxBlobs)] {
-		if b, ok := descriptor(d); ok && b.Size <= blob.MaxManifestSize {
+		if b, ok := descriptor(d); ok {
 			out = append(out, Child{b, d.Platform})
 		}
 	}

@@ -49,8 +49,9 @@ func TestParseIndex(t *testing.T) {
 		body := fmt.Sprintf(`{"mediaType":%q,"layers":[{"digest":%q,"size":1}],"manifests":[
 			{"mediaType":%q,"digest":%q,"size":5,"platform":{"os":"linux","architecture":"arm64"}},
 			{"digest":%q,"size":6},
-			{"digest":%q,"size":4194305}]}`,
-			mediaType, d("layer"), ocispec.MediaTypeImageManifest, d("arm"), d("any"), d("too large"))
+			{"digest":"sha512:%s","size":7},
+			{"digest":%q,"size":-1}]}`,
+			mediaType, d("layer"), ocispec.MediaTypeImageManifest, d("arm"), d("any"), strings.Repeat("0", 128), d("less than nothing"))
 		m, err := Parse([]byte(body), "")
 		if err != nil {
 			t.Fatal(err)
@@ -98,6 +99,19 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestSchema1(t *testing.T) {
+	for _, c := range []struct{ body, told string }{
+		{`{"schemaVersion":1,"fsLayers":[]}`, ""},
+		{`{"schemaVersion":1,"mediaType":"` + ocispec.MediaTypeImageManifest + `"}`, ""},
+		{`{"mediaType":"application/vnd.docker.distribution.manifest.v1+json"}`, ""},
+		{`{}`, "application/vnd.docker.distribution.manifest.v1+prettyjws"},
+	} {
+		if m, err := Parse([]byte(c.body), c.told); !errors.Is(err, ErrSchema1) || !errors.Is(err, ErrInvalid) {
+			t.Errorf("Parse(%s, %s) = %+v, %v; want %v", c.body, c.told, m, err, ErrSchema1)
+		}
+	}
+}
+
 func TestParseIsBounded(t *testing.T) {
 	one := fmt.Sprintf(`{"digest":%q,"size":1}`, d("x"))
 	list := strings.TrimSuffix(strings.Repeat(one+",", 5000), ",")
@@ -133,7 +147,7 @@ func FuzzParse(f *testing.F) {
 			seen[b.Digest.String()] = true
 		}
 		for _, c := range m.Children {
-			if _, err := blob.ParseDigest(c.Digest.String()); err != nil || c.Size < 0 || c.Size > blob.MaxManifestSize || c.MediaType != "" && !validMediaType(c.MediaType) {
+			if _, err := blob.ParseDigest(c.Digest.String()); err != nil || c.Size < 0 || c.Size > blob.MaxSize || c.MediaType != "" && !validMediaType(c.MediaType) {
 				t.Fatalf("%+v, %v", c, err)
 			}
 		}

@@ -24,8 +24,18 @@ func (r *Repository) Blobs() blob.Source { return blobs{r} }
 
 type blobs struct{ *Repository }
 
-// Open is of blob.Source.
+// Open is of blob.Source. An empty blob has no byte that a range could begin
+// with (RFC 9110, section 14.1.2), so some registries refuse one of it.
 func (s blobs) Open(ctx context.Context, d blob.Descriptor, rng blob.Range) (*blob.Stream, error) {
+	st, err := s.open(ctx, d, rng)
+	var resp *ResponseError
+	if rng.Offset == 0 && d.Size <= 0 && errors.As(err, &resp) && resp.Status == http.StatusRequestedRangeNotSatisfiable {
+		return s.open(ctx, d, blob.Range{Length: -1})
+	}
+	return st, err
+}
+
+func (s blobs) open(ctx context.Context, d blob.Descriptor, rng blob.Range) (*blob.Stream, error) {
 	header, err := rangeHeader(d, rng)
 	if err != nil {
 		return nil, err
@@ -109,7 +119,7 @@ func (c *Client) stream(up *upstream, d blob.Descriptor, rng blob.Range, resp *h
 // sensible finds answers of something that is not a registry, and of one that
 // answers with another blob.
 func sensible(up *upstream, d blob.Descriptor, resp *http.Response) error {
-	if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != d.Digest.String() {
+	if got := resp.Header.Get("Docker-Content-Digest"); contradicts(got, d.Digest) {
 		return lie(up, blob.ErrCorrupt, "answer to %s names %.80q", d.Digest, got)
 	}
 	if t := mediaType(resp); t == "text/html" && t != d.MediaType && (d.Size < 0 || resp.ContentLength != d.Size) {

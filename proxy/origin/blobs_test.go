@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"shoal/blobcache/blob"
 	"shoal/proxy/origin"
@@ -350,4 +351,51 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("metrics\n%q\nwant\n%q", got, want)
 		}
 	})
+}
+
+// An empty blob is had, though a registry refuses any range of it.
+func TestARangeOfAnEmptyBlob(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.t
+		r := w.registry("u.test:80", origintest.Options{})
+		d := r.AddBlob("lib/x", nil)
+		d.Size = blob.UnknownSize
+		st, body, err := read(t.Context(), w.repository("u.test").Blobs(), d, blob.Range{Length: 100})
+		if err != nil || body != "" || st.Size != 0 {
+			t.Errorf("%q, %v", body, err)
+		}
+		wantLines(t, r, d.Digest.String(), "GET blob D bytes=0-99 -> 416", "GET blob D -> 200")
+	})
+}
+
+// A registry may call a content by a digest of another algorithm than the one
+// that it was asked for, as docker-registry does, but not by another of the same.
+func TestDigestsOfOtherAlgorithms(t *testing.T) {
+	short, long := digest.FromString(data), digest.SHA512.FromString(data)
+	for _, c := range []struct {
+		algorithm digest.Algorithm
+		told      string
+		err       error
+	}{
+		{digest.SHA512, short.String(), nil},
+		{digest.SHA256, long.String(), nil},
+		{digest.SHA512, digest.SHA512.FromString("x").String(), blob.ErrCorrupt},
+		{digest.SHA256, digest.FromString("x").String(), blob.ErrCorrupt},
+		{digest.SHA512, "md5:x", blob.ErrCorrupt},
+	} {
+		inWorld(t, func(w *world) {
+			t := w.t
+			r := w.registry("u.test:80", origintest.Options{})
+			d := r.AddBlobBy(c.algorithm, "lib/x", []byte(data))
+			m := r.AddManifestBy(c.algorithm, "lib/x", "", v1.MediaTypeImageIndex, []byte(`{"manifests":[]}`))
+			r.Fault(origintest.Fault{Effect: origintest.Header("Docker-Content-Digest", c.told)})
+			repo := w.repository("u.test")
+			if _, body, err := read(t.Context(), repo.Blobs(), d, whole); !errors.Is(err, c.err) || err == nil && body != data {
+				t.Errorf("blob of %s, told %s: %q, %v", c.algorithm, c.told, body, err)
+			}
+			if got, _, err := repo.Manifest(t.Context(), m.Digest.String(), nil); !errors.Is(err, c.err) || err == nil && got.Digest != m.Digest {
+				t.Errorf("manifest of %s, told %s: %v, %v", c.algorithm, c.told, got, err)
+			}
+		})
+	}
 }

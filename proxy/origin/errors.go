@@ -24,6 +24,8 @@ type ResponseError struct {
 	Challenge []string
 	// RetryAfter is how long the upstream asks to wait; 0 if it does not say.
 	RetryAfter time.Duration
+	// Advice says what to do about it, for clients too; "" if nothing helps.
+	Advice string
 	// Err is the sentinel of package blob for the status.
 	Err error
 }
@@ -34,7 +36,11 @@ func (e *ResponseError) Error() string {
 	if e.Code != "" {
 		status += " (" + e.Code + ")"
 	}
-	return fmt.Sprintf("%s: %s %s: %s: %v", e.Upstream, e.Method, e.What, status, e.Err)
+	text := fmt.Sprintf("%s: %s %s: %s: %v", e.Upstream, e.Method, e.What, status, e.Err)
+	if e.Advice != "" {
+		text += ": " + e.Advice
+	}
+	return text
 }
 
 // Unwrap returns the sentinel.

@@ -100,7 +100,7 @@ func TestLogin(t *testing.T) {
 				}
 				// The same upstream as another registry, without credentials.
 				err := pull("open.test")
-				if !errors.Is(err, blob.ErrDenied) || !strings.Contains(err.Error(), "no credentials for u.test: add username and password-file to registry.open.test") {
+				if !errors.Is(err, blob.ErrDenied) || !strings.Contains(err.Error(), `no credentials for u.test: if this exists and is private, add docker-config (and run "docker login u.test" for it), credential-command, or username and password-file to registry.open.test, with access: shared`) {
 					t.Errorf("as anonymous: %v", err)
 				}
 				w.silent(err)
@@ -127,7 +127,7 @@ func TestAPasswordIsRenewed(t *testing.T) {
 			r.SetLogin("me:" + password)
 			r.RevokeTokens()
 			err := pull()
-			if !errors.Is(err, blob.ErrDenied) || !strings.Contains(err.Error(), "u.test does not take the credentials of me: look at username and password-file of registry.r.test") {
+			if !errors.Is(err, blob.ErrDenied) || !strings.Contains(err.Error(), "u.test does not take the credentials in username and password-file of registry.r.test: put the right ones there") {
 				t.Errorf("with the old password: %v", err)
 			}
 			keep(t, file, password)
@@ -209,7 +209,7 @@ func TestNewRefusesCredentials(t *testing.T) {
 	for want, change := range map[string]func(*origin.Registry){
 		`set "access: shared" if that is meant`: func(r *origin.Registry) { r.Access = "" },
 		`whoever reaches this mirror may pull`:  func(r *origin.Registry) { r.Access = origin.AccessPublic },
-		`"client" is no access`:                 func(r *origin.Registry) { r.Access = "client" },
+		`"all" is no access`:                    func(r *origin.Registry) { r.Access = "all" },
 		`set "credentials-in-clear: true"`:      func(r *origin.Registry) { r.CredentialsInClear = false },
 		`http://u.test would get the password in clear`: func(r *origin.Registry) {
 			r.Upstreams, r.CredentialsInClear = []string{"HTTP://u.test"}, false
@@ -217,7 +217,7 @@ func TestNewRefusesCredentials(t *testing.T) {
 		`username and password-file belong together`: func(r *origin.Registry) { r.Username = "" },
 		`username has a colon`:                       func(r *origin.Registry) { r.Username = "me:you" },
 		`password-file: open /nowhere: no such file`: func(r *origin.Registry) { r.PasswordFile = "/nowhere" },
-		`password-file ` + empty + ` must hold 1 to`: func(r *origin.Registry) { r.PasswordFile = empty },
+		`password-file ` + empty + ` is empty`:       func(r *origin.Registry) { r.PasswordFile = empty },
 	} {
 		r := private(file, "http://u.test")
 		change(&r)

@@ -42,7 +42,7 @@ func (r *Repository) Resolve(ctx context.Context, ref string, accept []string) (
 	q := request{method: http.MethodHead, kind: kindManifest, path: "manifests/" + ref, header: acceptHeader(accept)}
 	d, err := ask(ctx, r, q, func(up *upstream, resp *http.Response) (blob.Descriptor, error) {
 		_ = resp.Body.Close()
-		return headed(up, ref, resp)
+		return r.headed(up, ref, resp)
 	})
 	var resp *ResponseError
 	if err == nil && (d.Digest == "" || d.MediaType == "" || d.Size < 0) || errors.As(err, &resp) && noHead(resp.Status) {
@@ -57,42 +57,55 @@ func noHead(status int) bool {
 }
 
 // headed reads the headers about a manifest. What they do not tell is empty.
-func headed(up *upstream, ref string, resp *http.Response) (blob.Descriptor, error) {
+func (r *Repository) headed(up *upstream, ref string, resp *http.Response) (blob.Descriptor, error) {
 	d := blob.Descriptor{Size: resp.ContentLength, MediaType: mediaType(resp)}
 	if d.MediaType == "text/html" {
 		return d, lie(up, blob.ErrUnavailable, "answer to manifest %.80q is a web page", ref)
 	}
-	if d.Size > blob.MaxManifestSize {
+	if d.Size > r.client.o.MaxManifest {
 		return d, fmt.Errorf("%s: %w: manifest of %d bytes", up.base, blob.ErrTooLarge, d.Size)
 	}
 	if v := resp.Header.Get("Docker-Content-Digest"); v != "" {
-		dgst, err := blob.ParseDigest(v)
+		dgst, err := blob.ParseAny(v)
 		if err != nil {
 			return d, lie(up, blob.ErrCorrupt, "%v", err)
 		}
 		d.Digest = dgst
 	}
-	if isDigest(ref) && d.Digest != "" && d.Digest.String() != ref {
-		return d, lie(up, blob.ErrCorrupt, "answer to %s names %s", ref, d.Digest)
+	if isDigest(ref) && d.Digest != "" {
+		if contradicts(d.Digest.String(), digest.Digest(ref)) {
+			return d, lie(up, blob.ErrCorrupt, "answer to %s names %s", ref, d.Digest)
+		}
+		d.Digest = digest.Digest(ref)
 	}
 	return d, nil
+}
+
+// contradicts tells whether an upstream that was asked for want names another
+// content. Some name the one that was asked for by a digest of their own choice.
+func contradicts(told string, want digest.Digest) bool {
+	if told == "" || told == want.String() {
+		return false
+	}
+	d, err := blob.ParseAny(told)
+	return err != nil || d.Algorithm() == want.Algorithm()
 }
 
 // isDigest tells a digest from a tag, which has no colon.
 func isDigest(ref string) bool { return strings.Contains(ref, ":") }
 
-// Manifest reads the manifest of ref, a tag or digest, of at most
-// blob.MaxManifestSize bytes. The digest of the descriptor is computed, and
+// Manifest reads the manifest of ref, a tag or a digest that blob.ParseAny takes,
+// of at most Options.MaxManifest bytes. The digest of the descriptor is computed, and
 // checked where ref or the upstream tells one; a mismatch is blob.ErrCorrupt.
 func (r *Repository) Manifest(ctx context.Context, ref string, accept []string) (blob.Descriptor, []byte, error) {
 	q := request{method: http.MethodGet, kind: kindManifest, path: "manifests/" + ref, header: acceptHeader(accept)}
 	var raw []byte
 	d, err := ask(ctx, r, q, func(up *upstream, resp *http.Response) (d blob.Descriptor, err error) {
 		defer resp.Body.Close()
-		if d, err = headed(up, ref, resp); err != nil {
+		if d, err = r.headed(up, ref, resp); err != nil {
 			return d, err
 		}
-		if raw, err = readManifest(up, resp); err != nil {
+		if raw, err = r.readManifest(up, resp); err != nil {
 			return d, err
 		}
 		return checkManifest(up, ref, d, raw)
@@ -104,24 +117,32 @@ func (r *Repository) Manifest(ctx context.Context, ref string, accept []string) 
 }
 
 // readManifest reads a body that fits into memory, in its time.
-func readManifest(up *upstream, resp *http.Response) ([]byte, error) {
+func (r *Repository) readManifest(up *upstream, resp *http.Response) ([]byte, error) {
+	most := r.client.o.MaxManifest
 	if b, ok := resp.Body.(*body); ok {
 		defer b.within(manifestTime)()
 	}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, blob.MaxManifestSize+1))
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", up.base, blob.ErrUnavailable, err)
 	}
-	if len(raw) > blob.MaxManifestSize {
-		return nil, fmt.Errorf("%s: %w: manifest over %d bytes", up.base, blob.ErrTooLarge, blob.MaxManifestSize)
+	if int64(len(raw)) > most {
+		return nil, fmt.Errorf("%s: %w: manifest over %d bytes", up.base, blob.ErrTooLarge, most)
 	}
 	return raw, nil
 }
 
 // checkManifest completes d, which the headers told, from the body.
 func checkManifest(up *upstream, ref string, d blob.Descriptor, raw []byte) (blob.Descriptor, error) {
-	dgst := digest.FromBytes(raw)
-	if isDigest(ref) && dgst.String() != ref || d.Digest != "" && dgst != d.Digest {
+	want, algorithm := d.Digest, digest.SHA256
+	if isDigest(ref) {
+		want = digest.Digest(ref)
+	}
+	if want != "" {
+		algorithm = want.Algorithm()
+	}
+	dgst := algorithm.FromBytes(raw)
+	if want != "" && dgst != want {
 		return d, lie(up, blob.ErrCorrupt, "manifest %.80q is %s", ref, dgst)
 	}
 	var doc struct {
@@ -159,7 +180,7 @@ func (s manifests) Open(ctx context.Context, d blob.Descriptor, _ blob.Range) (*
 		header: acceptHeader(s.accept),
 	}
 	return ask(ctx, s.Repository, q, func(up *upstream, resp *http.Response) (*blob.Stream, error) {
-		_, err := headed(up, d.Digest.String(), resp)
+		_, err := s.headed(up, d.Digest.String(), resp)
 		var st *blob.Stream
 		if err == nil {
 			st, err = s.client.stream(up, d, blob.Range{Length: -1}, resp)

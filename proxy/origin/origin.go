@@ -43,6 +43,9 @@ import (
 // DockerHub is the registry that a request means when it names none.
 const DockerHub = "docker.io"
 
+// dockerHubHost is where it answers.
+const dockerHubHost = "registry-1.docker.io"
+
 // dialTimeout is how long a look-up and a connect may take: over two lost SYNs
 // (1 s and 2 s), and below HeaderTimeout.
 const dialTimeout = 3500 * time.Millisecond
@@ -82,6 +85,8 @@ type Options struct {
 	AnswerTimeout time.Duration
 	// NoProgress is how long a body may go without a byte; 0 is 10 s.
 	NoProgress time.Duration
+	// MaxManifest is the largest manifest in bytes; 0 is blob.MaxManifestSize.
+	MaxManifest int64
 
 	// TLS is the client configuration for HTTPS; nil is Go's default.
 	TLS *tls.Config
@@ -118,9 +123,8 @@ type upstream struct {
 	label    string   // of the registry, in metrics
 	unlisted bool     // everything it leads to must be public
 	transports
-	login  *auth.Login // nil is anonymous
-	basic  atomic.Bool // it was seen to want the password with each request
-	health *health     // nil if it is not listed, because then there is no other
+	login  *login  // nil is anonymous
+	health *health // nil if it is not listed, because then there is no other
 }
 
 // New returns a Client. It fails if a Registry is not as its fields want it,
@@ -154,13 +158,17 @@ func (c *Client) list(name string, r Registry) error {
 	if len(r.Upstreams) == 0 {
 		r.Upstreams = []string{"https://" + name}
 		if name == DockerHub {
-			r.Upstreams = []string{"https://registry-1.docker.io"}
+			r.Upstreams = []string{"https://" + dockerHubHost}
 		}
 	}
 	if r.InsecureSkipVerify {
 		c.o.Logger.Warn("insecure-skip-verify: whoever is on the way to this registry can say what its tags mean", "registry", name)
 	}
 	t, err := c.listed(r)
+	if err != nil {
+		return err
+	}
+	account, err := r.account()
 	if err != nil {
 		return err
 	}
@@ -171,11 +179,8 @@ func (c *Client) list(name string, r Registry) error {
 			return err
 		}
 		up := &upstream{base: u, label: name, transports: t, health: &health{}}
-		if r.Username != "" && (len(listed.upstreams) == 0 || sameHost(u, listed.upstreams[0].base)) {
-			up.login = &auth.Login{Username: r.Username, File: r.PasswordFile}
-			if _, err := up.login.Basic(); err != nil {
-				return err
-			}
+		if len(listed.upstreams) == 0 || sameHost(u, listed.upstreams[0].base) || r.DockerConfig != "" {
+			up.login = account.at(u.Host)
 		}
 		c.metrics.failing.WithLabelValues(name, u.String()).Set(0)
 		listed.upstreams = append(listed.upstreams, up)
@@ -198,6 +203,9 @@ func (o Options) withDefaults() Options {
 		if *d.at == 0 {
 			*d.at = d.value
 		}
+	}
+	if o.MaxManifest == 0 {
+		o.MaxManifest = blob.MaxManifestSize
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
@@ -226,6 +234,9 @@ type Repository struct {
 	upstreams []*upstream
 	registry  string
 	name      string
+	listed    bool
+	byClient  *ByClient // nil if the node asks in its own name
+	bearer    string    // the header of a client, if byClient is set
 }
 
 // String returns the repository as people write it, such as
@@ -251,7 +262,7 @@ func (c *Client) Repository(registry, repo string) (*Repository, error) {
 		if err := r.permit(registry, repo); err != nil {
 			return nil, err
 		}
-		return &Repository{client: c, upstreams: r.upstreams, registry: registry, name: repo}, nil
+		return &Repository{client: c, upstreams: r.upstreams, registry: registry, name: repo, listed: true, byClient: r.byClient()}, nil
 	}
 	host, err := public.Name(registry)
 	if err != nil {
@@ -272,16 +283,4 @@ func (u *upstream) carrier(to *url.URL) http.RoundTripper {
 		return u.own
 	}
 	return u.away
-}
-
-// advice says what to do about a 401.
-func (u *upstream) advice() string {
-	name := u.label
-	if u.unlisted {
-		name = u.base.Host
-	}
-	if u.login == nil {
-		return fmt.Sprintf("no credentials for %s: add username and password-file to registry.%s if it exists and is private", u.base.Host, name)
-	}
-	return fmt.Sprintf("%s does not take the credentials of %s: look at username and password-file of registry.%s", u.base.Host, u.login.Username, name)
 }

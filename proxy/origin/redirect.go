@@ -2,6 +2,8 @@ package origin
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -38,13 +40,13 @@ func (c *Client) follow(ctx context.Context, up *upstream, q request, key target
 		if err != nil {
 			return nil, err
 		}
-		authorization := ""
+		var as authorization
 		if !sameHost(to, up.base) {
 			left = true
-		} else if authorization, err = c.authorization(up, q); err != nil {
-			return nil, err
+		} else if as, err = c.authorization(ctx, up, q); err != nil {
+			return nil, fmt.Errorf("%s: %w", up.base, err)
 		}
-		if resp, err = c.send(ctx, up, q.as(kindRedirect), q.request(to, authorization)); err != nil {
+		if resp, err = c.send(ctx, up, q.as(kindRedirect), q.request(to, as.header)); err != nil {
 			return nil, err
 		}
 		from = to
@@ -106,7 +108,12 @@ type targets struct {
 
 // targetKey is a request that was redirected. URLs are signed for a method, and
 // were given to the credentials of a registry.
-type targetKey struct{ registry, method, url string }
+type targetKey struct {
+	registry string
+	client   [sha256.Size]byte // of its token; zero is the node
+	method   string
+	url      string
+}
 
 type target struct {
 	url     *url.URL

@@ -41,14 +41,24 @@ type Registry struct {
 	Proxy string
 
 	// Username and PasswordFile log in at the host of the first upstream, and
-	// at the token endpoint that it names. Both or none, and only with an
-	// Access of AccessShared.
+	// at the token endpoint that it names. Both or none. Of these, of
+	// DockerConfig and CredentialCommand there is one, and only with an Access
+	// of AccessShared.
 	Username, PasswordFile string
+	// DockerConfig is a config.json of docker, or an auth.json of podman. Each
+	// upstream gets what it holds for the upstream's own host.
+	DockerConfig string
+	// CredentialCommand is a program with arguments, which speaks the protocol
+	// of docker's credential helpers. What it prints is for the same as
+	// Username.
+	CredentialCommand []string
 	// CredentialsInClear lets them go over http://.
 	CredentialsInClear bool
 	// Access is who may have what is asked for: AccessPublic, which is the
-	// same as nothing, or AccessShared.
+	// same as nothing, AccessShared or AccessClient.
 	Access string
+	// ByClient is how it is with AccessClient; otherwise it is zero.
+	ByClient
 
 	// Allow and Deny are patterns of repositories (see CheckPattern) that may
 	// be asked for, or not. Deny wins; no Allow is all.
@@ -66,6 +76,7 @@ type Registry struct {
 const (
 	AccessPublic = "public" // everybody: the registry is asked as anonymous
 	AccessShared = "shared" // whoever reaches the mirror, or is in the swarm
+	AccessClient = "client" // whom the registry permits it, by the client's own token
 )
 
 // ProxyNone is the Proxy of a registry that is reached directly, whatever the
@@ -197,13 +208,22 @@ func (r Registry) Check() error {
 	if (r.ClientCert == "") != (r.ClientKey == "") {
 		return errors.New("client-cert and client-key belong together: set both")
 	}
+	if err := r.checkClient(); err != nil {
+		return err
+	}
 	return r.checkLogin()
+}
+
+// TakesCredentials tells whether the operator lets the registry have
+// credentials of the node and has named none.
+func (r Registry) TakesCredentials() bool {
+	return r.Access == AccessShared && r.Username == "" && r.PasswordFile == "" && r.DockerConfig == "" && len(r.CredentialCommand) == 0
 }
 
 // CheckAccess returns why s is not a value of Access, or nil.
 func CheckAccess(s string) error {
-	if s != AccessPublic && s != AccessShared {
-		return fmt.Errorf("%q is no access: use %s or %s", s, AccessPublic, AccessShared)
+	if s != AccessPublic && s != AccessShared && s != AccessClient {
+		return fmt.Errorf("%q is no access: use %s, %s or %s", s, AccessPublic, AccessShared, AccessClient)
 	}
 	return nil
 }
@@ -215,23 +235,36 @@ func (r Registry) checkLogin() error {
 			return err
 		}
 	}
+	// Of upstreams that the credentials are for.
+	upstreams, sources := r.Upstreams[:min(1, len(r.Upstreams))], 0
+	if r.DockerConfig != "" {
+		upstreams = r.Upstreams
+	}
+	for _, set := range []bool{r.Username != "", r.DockerConfig != "", len(r.CredentialCommand) > 0} {
+		if set {
+			sources++
+		}
+	}
 	switch {
 	case (r.Username == "") != (r.PasswordFile == ""):
 		return errors.New("username and password-file belong together")
-	case r.Username == "":
+	case sources == 0:
 		return nil
+	case sources > 1:
+		return errors.New("username, docker-config and credential-command exclude each other: keep one of them")
 	case strings.ContainsFunc(r.Username, func(c rune) bool { return c == ':' || c < ' ' || c == 0x7f }):
 		return errors.New("username has a colon or control characters")
 	case r.Access != AccessShared:
 		return errors.New(`with credentials, whoever reaches this mirror may pull what they can get, and every holder of the swarm key may have it: set "access: shared" if that is meant`)
-	case len(r.Upstreams) == 0 || r.CredentialsInClear:
+	case r.CredentialsInClear:
 		return nil
 	}
-	u, err := parseBase(r.Upstreams[0])
-	if err == nil && u.Scheme == "http" {
-		err = fmt.Errorf(`%s would get the password in clear: use https://, or set "credentials-in-clear: true"`, u)
+	for _, base := range upstreams {
+		if u, err := parseBase(base); err == nil && u.Scheme == "http" {
+			return fmt.Errorf(`%s would get the password in clear: use https://, or set "credentials-in-clear: true"`, u)
+		}
 	}
-	return err
+	return nil
 }
 
 // tls returns the client configurations for the upstreams themselves, and for

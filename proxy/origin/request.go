@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"shoal/blobcache/blob"
-	"shoal/proxy/origin/auth"
-	"shoal/proxy/origin/public"
 )
 
 // Kinds of requests, as metrics and errors name them.
@@ -25,6 +23,7 @@ const (
 	kindForward  = "forward"
 	kindToken    = "token"
 	kindRedirect = "redirect"
+	kindPing     = "ping"
 )
 
 const (
@@ -44,6 +43,7 @@ type request struct {
 	query  string
 	header http.Header
 	by     time.Time // when the answer must be there
+	client *client   // in whose name; nil is the node's
 
 	// patience is how long the upstream that is asked may say nothing.
 	patience time.Duration
@@ -64,7 +64,7 @@ func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstre
 		return none, fmt.Errorf("%w: invalid reference %.80q", blob.ErrNotFound, q.path)
 	}
 	c := r.client
-	q.repo, q.by = r.name, time.Now().Add(c.o.AnswerTimeout)
+	q.repo, q.by, q.client = r.name, time.Now().Add(c.o.AnswerTimeout), r.asker()
 	q.patience = c.o.HeaderTimeout
 	waiting, working := c.line(ctx, r, q)
 	for pass := 0; ; pass++ {
@@ -126,7 +126,7 @@ func try[T any](ctx context.Context, c *Client, up *upstream, q request, read fu
 // The answer is a success; its body is a *body.
 func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Response, error) {
 	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + up.repository(q.repo) + "/" + q.path, RawQuery: q.query}
-	key := targetKey{registry: up.label, method: q.method, url: u.String()}
+	key := targetKey{registry: up.label, client: q.client.sum(), method: q.method, url: u.String()}
 	if to := c.targets.get(key); to != nil {
 		resp, err := c.send(ctx, up, q.as(kindRedirect), q.request(to, ""))
 		if err == nil && !refused(resp.StatusCode) {
@@ -145,84 +145,6 @@ func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Re
 		return nil, err
 	}
 	return c.follow(ctx, up, q, key, resp)
-}
-
-// authorized sends q to u, and once more with what it is then asked for.
-func (c *Client) authorized(ctx context.Context, up *upstream, q request, u *url.URL) (*http.Response, error) {
-	authorization, err := c.authorization(up, q)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.send(ctx, up, q, q.request(u, authorization))
-	if err != nil || resp.StatusCode != http.StatusUnauthorized {
-		return resp, err
-	}
-	challenges := auth.Parse(resp.Header.Values("WWW-Authenticate"))
-	bearer, err := auth.Find(challenges, up.base.Scheme == "http", "repository:"+up.repository(q.repo)+":pull")
-	if err == nil && up.unlisted {
-		_, err = public.Name(bearer.Realm.Host)
-	}
-	switch {
-	case err == nil:
-		raw := c.discard(resp)
-		token, err := c.token(ctx, up, q, authorization, bearer)
-		if errors.Is(err, blob.ErrDenied) {
-			return nil, responseError(up, q, resp, raw, err)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", up.base, err)
-		}
-		authorization = bearerPrefix + token
-	case up.login != nil && !strings.HasPrefix(authorization, "Basic ") && auth.WantsBasic(challenges):
-		c.discard(resp)
-		up.basic.Store(true)
-		if authorization, err = up.login.Basic(); err != nil {
-			return nil, err
-		}
-	default:
-		// Without credentials that it takes this is the answer.
-		c.o.Logger.Debug("challenge not followed", "upstream", up.base.String(), "error", err)
-		return resp, nil
-	}
-	return c.send(ctx, up, q, q.request(u, authorization))
-}
-
-// bearerPrefix stands before a token.
-const bearerPrefix = "Bearer "
-
-// authorization returns the header that up is known to want for q, or "".
-func (c *Client) authorization(up *upstream, q request) (string, error) {
-	if token := c.tokens.Cached(tokenKey(up, q)); token != "" {
-		return bearerPrefix + token, nil
-	}
-	if up.login != nil && up.basic.Load() {
-		return up.login.Basic()
-	}
-	return "", nil
-}
-
-// token returns the token that was asked for, other than the one in refused.
-func (c *Client) token(ctx context.Context, up *upstream, q request, refused string, bearer auth.Bearer) (string, error) {
-	fetch := func(ctx context.Context, u *url.URL) (*http.Response, error) {
-		basic := ""
-		if up.login != nil {
-			var err error
-			if basic, err = up.login.Basic(); err != nil {
-				return nil, err
-			}
-		}
-		tq := request{method: http.MethodGet, kind: kindToken, by: time.Now().Add(q.patience), patience: q.patience}
-		return c.send(ctx, up, tq, tq.request(u, basic))
-	}
-	wait, cancel := context.WithDeadlineCause(ctx, q.by, blob.ErrStalled)
-	defer cancel()
-	return c.tokens.Get(wait, tokenKey(up, q), strings.TrimPrefix(refused, bearerPrefix), bearer, fetch)
-}
-
-// tokenKey names what a token of q is good for. Two registries may have one
-// upstream, and credentials of their own.
-func tokenKey(up *upstream, q request) string {
-	return up.label + " " + up.base.String() + " " + q.repo
 }
 
 // request returns q as an HTTP request for u, with that Authorization if it is
@@ -301,8 +223,9 @@ func (c *Client) check(up *upstream, q request, resp *http.Response) (*http.Resp
 
 // responseError describes an answer whose body begins with raw.
 func responseError(up *upstream, q request, resp *http.Response, raw []byte, err error) *ResponseError {
+	advice := ""
 	if resp.StatusCode == http.StatusUnauthorized {
-		err = fmt.Errorf("%w: %s", err, up.advice())
+		advice = up.advice(q, resp)
 	}
 	return &ResponseError{
 		Upstream:   up.base.String(),
@@ -312,6 +235,7 @@ func responseError(up *upstream, q request, resp *http.Response, raw []byte, err
 		Code:       errorCode(raw),
 		Challenge:  resp.Header.Values("WWW-Authenticate"),
 		RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		Advice:     advice,
 		Err:        err,
 	}
 }

@@ -81,12 +81,16 @@ func (a TagAge) covers(name, tag string) bool {
 }
 
 // TagAges returns for how long what the tag is may be believed without asking
-// again, and for how long after that while there is nobody to ask.
+// again, and for how long after that while there is nobody to ask: not at all if
+// only the registry knows for whom the answer is.
 func (r *Repository) TagAges(tag string) (maxAge, staleIfError time.Duration) {
 	staleIfError = DefaultStaleIfError
 	listed, ok := r.client.registries[r.registry]
 	if !ok {
 		return 0, staleIfError
+	}
+	if r.byClient != nil {
+		return 0, 0
 	}
 	if listed.StaleIfError != 0 {
 		staleIfError = max(0, listed.StaleIfError)

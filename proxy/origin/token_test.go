@@ -48,7 +48,10 @@ func TestTokens(t *testing.T) {
 		w.pass(89 * time.Second)
 		pull("lib/x", blob200)
 		w.pass(2 * time.Second) // a tenth before it expires
-		pull("lib/x", blob401, token, blob200)
+		pull("lib/x", token, blob200)
+		if got, want := r.Requests()[0].Query, "scope=repository%3Alib%2Fx%3Apull&service=the+registry"; got != want {
+			t.Errorf("the next token was asked for with %q, want %q", got, want)
+		}
 		r.RevokeTokens()
 		pull("lib/x", blob401, token, blob200)
 		if strings.Contains(w.log.String(), "token-") {

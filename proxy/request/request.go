@@ -84,8 +84,8 @@ type Request struct {
 
 // Parse reads the URL of a request. Errors: ErrNoRoute, ErrNameInvalid,
 // ErrTagInvalid, blob.ErrDigestInvalid, and blob.ErrNotFound for digests of
-// another algorithm than sha256, wrapped; the Kind of the result says even then
-// which endpoint was meant.
+// another algorithm than sha256 and sha512, wrapped; the Kind of the result says
+// even then which endpoint was meant.
 func Parse(u *url.URL) (Request, error) {
 	if u.Path == "/v2/" || u.Path == "/v2" {
 		return Request{Kind: Ping}, nil
@@ -116,10 +116,10 @@ func Parse(u *url.URL) (Request, error) {
 		req.Tag = last
 		return req, nil
 	}
-	req.Digest, err = blob.ParseDigest(last)
+	req.Digest, err = blob.ParseAny(last)
 	if err != nil && digest.Digest(last).Validate() == nil {
-		// Sound, but not sha256: 404 sends the client to where it may be had.
-		err = fmt.Errorf("%w: only sha256 is served: %q", blob.ErrNotFound, shorten(last))
+		// Sound, but of another algorithm: 404 sends the client to where it may be had.
+		err = fmt.Errorf("%w: only sha256 and sha512 are served: %q", blob.ErrNotFound, shorten(last))
 	}
 	return req, err
 }

@@ -159,7 +159,7 @@ func TestParseRefuses(t *testing.T) {
 		{"/v2/img/manifests/" + strings.ToUpper(sum), blob.ErrDigestInvalid, Manifest},
 		{"/v2/img/blobs/latest", blob.ErrDigestInvalid, Blob},
 		{"/v2/img/blobs/md5:d41d8cd98f00b204e9800998ecf8427e", blob.ErrDigestInvalid, Blob},
-		{"/v2/img/blobs/sha512:" + strings.Repeat("0", 128), blob.ErrNotFound, Blob},
+		{"/v2/img/blobs/sha384:" + strings.Repeat("0", 96), blob.ErrNotFound, Blob},
 		{"/v2/img/referrers/latest", blob.ErrDigestInvalid, Referrers},
 	} {
 		got, err := Parse(mustURL(t, c.url))

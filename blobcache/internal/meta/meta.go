@@ -1,7 +1,8 @@
 // Package meta is the cache's memory of what it holds: a bbolt file with a
 // record for each whole blob, the chains that closed here, what manifests told
-// of blobs that are not here yet, and what upstreams said of tags. It never
-// sees a blob's bytes, and nothing in it counts as proof of them.
+// of blobs that are not here yet, which blobs are not for everybody, and what
+// upstreams said of tags. It never sees a blob's bytes, and nothing in it counts
+// as proof of them.
 //
 // Everything written is visible at once and reaches the disk with the next
 // Flush, so that a pull never waits for it; what a crash takes back is found
@@ -41,6 +42,7 @@ const (
 const (
 	bucketFormat = "format" // holds its own name
 	bucketBlobs  = "blobs"
+	bucketMarks  = "marks"
 )
 
 func ringChains() ring { return ring{name: "chains", max: maxChains} }
@@ -71,7 +73,8 @@ type told struct {
 
 // Store is the open file. Its methods may be called from any goroutine.
 type Store struct {
-	db *bbolt.DB
+	db    *bbolt.DB
+	fresh bool
 
 	flushing sync.Mutex // held while a transaction runs
 
@@ -83,6 +86,7 @@ type Store struct {
 // changes are writes that are not in the file yet.
 type changes struct {
 	blobs  map[digest.Digest]*Record // nil: deleted
+	marks  map[digest.Digest]byte    // 0: deleted
 	chains map[string][]byte
 	told   map[string][]byte
 	tags   map[string][]byte // nil: deleted
@@ -91,13 +95,16 @@ type changes struct {
 func newChanges() changes {
 	return changes{
 		blobs:  map[digest.Digest]*Record{},
+		marks:  map[digest.Digest]byte{},
 		chains: map[string][]byte{},
 		told:   map[string][]byte{},
 		tags:   map[string][]byte{},
 	}
 }
 
-func (c changes) len() int { return len(c.blobs) + len(c.chains) + len(c.told) + len(c.tags) }
+func (c changes) len() int {
+	return len(c.blobs) + len(c.marks) + len(c.chains) + len(c.told) + len(c.tags)
+}
 
 // ErrFormat tells that the file was written by a version of Shoal that this
 // one does not know.
@@ -111,27 +118,35 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if err := db.Update(prepare); err != nil {
+	s := &Store{db: db, pending: newChanges(), writing: newChanges()}
+	if err := db.Update(s.prepare); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
 	}
-	return &Store{db: db, pending: newChanges(), writing: newChanges()}, nil
+	return s, nil
 }
 
-func prepare(tx *bbolt.Tx) error {
+// Fresh tells whether the file was made by this Open: marks that were set
+// before, if any, are lost.
+func (s *Store) Fresh() bool { return s.fresh }
+
+func (s *Store) prepare(tx *bbolt.Tx) error {
 	b, err := tx.CreateBucketIfNotExists([]byte(bucketFormat))
 	if err != nil {
 		return err
 	}
 	switch have := b.Get([]byte(bucketFormat)); {
 	case have == nil:
+		s.fresh = true
 		if err := b.Put([]byte(bucketFormat), []byte(format)); err != nil {
 			return err
 		}
 	case string(have) != format:
 		return fmt.Errorf("%w %q, this version reads %q", ErrFormat, have, format)
 	}
-	if _, err := tx.CreateBucketIfNotExists([]byte(bucketBlobs)); err != nil {
-		return err
+	for _, name := range []string{bucketBlobs, bucketMarks} {
+		if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
+			return err
+		}
 	}
 	return errors.Join(ringChains().create(tx), ringTold().create(tx), ringTags().create(tx))
 }
@@ -171,6 +186,31 @@ func (s *Store) PutBlob(d digest.Digest, r Record) {
 // DeleteBlob forgets the record of d.
 func (s *Store) DeleteBlob(d digest.Digest) {
 	s.change(func(c *changes) { c.blobs[d] = nil })
+}
+
+// Marks returns the marks of all blobs that have one.
+func (s *Store) Marks() (map[digest.Digest]byte, error) {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	all := map[digest.Digest]byte{}
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte(bucketMarks)).ForEach(func(k, v []byte) error {
+			if len(v) > 0 {
+				all[digest.Digest(k)] = v[0]
+			}
+			return nil
+		})
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(all, s.pending.marks)
+	maps.DeleteFunc(all, func(_ digest.Digest, mark byte) bool { return mark == 0 })
+	return all, err
+}
+
+// Mark keeps a mark for the blob d, whether it is here or not; 0 is none.
+func (s *Store) Mark(d digest.Digest, mark byte) {
+	s.change(func(c *changes) { c.marks[d] = mark })
 }
 
 // PutChain keeps a chain that closed over the blob d. The oldest ones are
@@ -299,6 +339,16 @@ func (c changes) apply(tx *bbolt.Tx) error {
 			return err
 		}
 	}
+	marks := tx.Bucket([]byte(bucketMarks))
+	for d, mark := range c.marks {
+		write := func() error { return marks.Put([]byte(d), []byte{mark}) }
+		if mark == 0 {
+			write = func() error { return marks.Delete([]byte(d)) }
+		}
+		if err := write(); err != nil {
+			return err
+		}
+	}
 	for k, v := range c.chains {
 		if err := ringChains().put(tx, k, v); err != nil {
 			return err
@@ -315,6 +365,7 @@ func (c changes) apply(tx *bbolt.Tx) error {
 // under returns c overlaid with newer changes.
 func (c changes) under(newer changes) changes {
 	maps.Copy(c.blobs, newer.blobs)
+	maps.Copy(c.marks, newer.marks)
 	maps.Copy(c.chains, newer.chains)
 	maps.Copy(c.told, newer.told)
 	maps.Copy(c.tags, newer.tags)

@@ -56,6 +56,9 @@ func TestRoundTrip(t *testing.T) {
 	s.PutBlob(b.Digest, Record{})
 	s.DeleteBlob(b.Digest)
 	s.PutChain(a, chain(2, 1))
+	s.Mark(a.Digest, 2)
+	s.Mark(b.Digest, 1)
+	s.Mark(b.Digest, 0)
 	s.PutChain(b, proof.Chain{})
 	if err := s.Remember(b); err != nil {
 		t.Fatal(err)
@@ -65,6 +68,10 @@ func TestRoundTrip(t *testing.T) {
 		blobs, err := s.Blobs()
 		if want := map[digest.Digest]Record{a.Digest: record}; err != nil || !reflect.DeepEqual(blobs, want) {
 			t.Errorf("%s: blobs %v (%v), want %v", when, blobs, err, want)
+		}
+		marks, err := s.Marks()
+		if want := map[digest.Digest]byte{a.Digest: 2}; err != nil || !reflect.DeepEqual(marks, want) {
+			t.Errorf("%s: marks %v (%v), want %v", when, marks, err, want)
 		}
 		if c, ok, err := s.Chain(a); err != nil || !ok || !slices.Equal(c, chain(2, 1)) {
 			t.Errorf("%s: chain %v %v %v", when, c, ok, err)
@@ -84,6 +91,9 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%s: told of a: %v", when, err)
 		}
 	}
+	if !s.Fresh() {
+		t.Error("a new file is not fresh")
+	}
 	check("before a flush")
 	for range 2 {
 		if err := s.Flush(); err != nil {
@@ -95,6 +105,9 @@ func TestRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open(t, path)
+	if s.Fresh() {
+		t.Error("an old file is fresh")
+	}
 	check("after a start")
 	s.DeleteBlob(a.Digest)
 	if err := s.Flush(); err != nil {

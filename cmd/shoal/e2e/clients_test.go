@@ -137,7 +137,11 @@ func newPodman(t *testing.T, h *testhost.Host, settings string) podman {
 
 func (p podman) run(ctx context.Context, t *testing.T, args ...string) string {
 	t.Helper()
+	return must(p.host.Run(ctx, p.with(args...)))(t)
+}
+
+func (p podman) with(args ...string) testhost.Command {
 	c := p.command
 	c.Args = append(append([]string(nil), c.Args...), args...)
-	return must(p.host.Run(ctx, c))(t)
+	return c
 }

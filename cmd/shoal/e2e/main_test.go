@@ -4,9 +4,11 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,7 +25,7 @@ const patience = 2 * time.Minute
 
 // needed are the programs that the tests run, beside shoal.
 var needed = []string{
-	"docker-registry", "dockerd", "docker", "containerd", "ctr", "runc", "skopeo", "podman", "busybox", "squid",
+	"docker-registry", "dockerd", "docker", "containerd", "ctr", "runc", "skopeo", "podman", "busybox", "squid", "nginx", "pass", "gpg",
 	"ip", "tc", "nsenter", "unshare", "mount",
 	"systemctl",
 }
@@ -33,10 +35,18 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "NOT RUN, as that needs root: all tests with dockerd, podman, skopeo and docker-registry (package cmd/shoal/e2e)")
 		os.Exit(m.Run())
 	}
+	// Both here, where modules can be fetched, and in the isolated copy, for which
+	// it is in Go's cache then.
+	path, err := exec.Command("go", "tool", "-modfile=../../../.tools/go.mod", "-n", "conformance").Output()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: build the suite of conformance:", err)
+		os.Exit(1)
+	}
 	code, err := program.Isolated(context.Background(), needed, func(ctx context.Context, dir string) (code int, err error) {
 		if theLab, err = newLab(ctx, dir); err != nil {
 			return 1, err
 		}
+		theLab.conformance = strings.TrimSpace(string(path))
 		defer theLab.network.Close()
 		return m.Run(), nil
 	})
@@ -57,6 +67,9 @@ type lab struct {
 	hosts    []*testhost.Host // the machines, and some without a dockerd
 	shoal    string           // path of the program
 	dir      string
+	upstream string // of docker.io for nodes; empty is the origin
+
+	conformance string // path of the suite of the OCI distribution specification
 }
 
 // machine is a host with a dockerd.
@@ -161,7 +174,7 @@ func (l *lab) starter(ctx context.Context, t *testing.T, args ...string) func(to
 
 	return func(to **program.Node, number int, join ...*program.Node) (err error) {
 		*to, err = program.StartNode(ctx, l.hosts[number], program.NodeConfig{
-			Shoal: l.shoal, Name: "shoal-" + name, SwarmKey: key, Upstream: l.origin.URL(), Join: join, Args: args,
+			Shoal: l.shoal, Name: "shoal-" + name, SwarmKey: key, Upstream: cmp.Or(l.upstream, l.origin.URL()), Join: join, Args: args,
 		})
 		if n := *to; n != nil {
 			t.Cleanup(n.Kill)

@@ -88,8 +88,15 @@ func TestRegistrySettings(t *testing.T) {
 	}
 }
 
-// listens waits until a process of the origin's host does so.
+// listens waits until a process of the origin's host does so. It ends with the
+// test.
 func (l *lab) listens(ctx context.Context, t *testing.T, port uint16, p *testhost.Process) {
+	t.Helper()
+	listens(ctx, t, l.origin.Host, port, p)
+}
+
+// listens waits until a process of a host does so. It ends with the test.
+func listens(ctx context.Context, t *testing.T, h *testhost.Host, port uint16, p *testhost.Process) {
 	t.Helper()
 	t.Cleanup(p.Kill)
 	check(t, testhost.Until(ctx, 20*time.Second, func(ctx context.Context) error {
@@ -98,7 +105,7 @@ func (l *lab) listens(ctx context.Context, t *testing.T, port uint16, p *testhos
 			return fmt.Errorf("%s ended by itself: %w", p.Name, testhost.ErrGone)
 		default:
 		}
-		conn, err := l.origin.Host.DialContext(ctx, "tcp", fmt.Sprintf("%v:%d", l.origin.Host.Addr, port))
+		conn, err := h.DialContext(ctx, "tcp", fmt.Sprintf("%v:%d", h.Addr, port))
 		if err == nil {
 			_ = conn.Close()
 		}
@@ -124,14 +131,14 @@ netdb_filename none
 	l.listens(ctx, t, squidPort, p)
 }
 
-// newPKI makes a CA, which it returns, and certificates for a server at ip and
-// for a client, as NAME.pem and NAME.key in dir.
+// newPKI makes a CA, which it returns, and certificates for a server at ip or
+// public.example, and for a client, as NAME.pem and NAME.key in dir.
 func newPKI(t *testing.T, dir string, ip net.IP) (ca *x509.Certificate, caKey *ecdsa.PrivateKey) {
 	t.Helper()
 	for i, name := range []string{"ca", "server", "client"} {
 		key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 		cert := &x509.Certificate{
-			SerialNumber: big.NewInt(int64(i + 1)), IPAddresses: []net.IP{ip},
+			SerialNumber: big.NewInt(int64(i + 1)), IPAddresses: []net.IP{ip}, DNSNames: []string{"public.example"},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 			IsCA:        i == 0, BasicConstraintsValid: true,

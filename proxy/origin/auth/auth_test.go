@@ -130,7 +130,7 @@ func TestWhatIsNoToken(t *testing.T) {
 	for _, raw := range []string{
 		``, `{}`, `[]`, `"x"`, `{"token":""}`, `{"token":5}`, `{"token":"a b"}`, `{"token":"a\nb"}`, `{"token":"a\u0000"}`, `{"token":"é"}`,
 	} {
-		if tok, err := parse([]byte(raw), time.Now()); !errors.Is(err, blob.ErrUnavailable) || tok != (token{}) {
+		if tok, err := parse([]byte(raw), time.Now()); !errors.Is(err, blob.ErrUnavailable) || tok.value != "" {
 			t.Errorf("%s: %v, %v", raw, tok, err)
 		}
 	}
@@ -140,7 +140,7 @@ func TestAWaitEndsWithItsContextAndAFetchWithItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := Bearer{Realm: &url.URL{Scheme: "https", Host: "a.io"}}
 		fetched := make(chan error, 1)
-		fetch := func(ctx context.Context, _ *url.URL) (*http.Response, error) {
+		fetch := func(ctx context.Context, _ Bearer) (*http.Response, error) {
 			<-ctx.Done()
 			fetched <- context.Cause(ctx)
 			return nil, fmt.Errorf("fetch: %w", context.Cause(ctx))
@@ -158,4 +158,28 @@ func TestAWaitEndsWithItsContextAndAFetchWithItsDeadline(t *testing.T) {
 			t.Errorf("fetch ended after %v with %v", time.Since(begin), err)
 		}
 	})
+}
+
+// What is passed on is one bearer challenge, and nothing that a registry could
+// hide in it.
+func TestForward(t *testing.T) {
+	for header, want := range map[string]string{
+		`Bearer realm="https://a.test/t",service="s",scope="repository:a/b:pull",error="insufficient_scope",evil="x"`: `Bearer realm="https://a.test/t",service="s",scope="repository:a/b:pull",error="insufficient_scope"`,
+		`Basic realm="x", Bearer realm="https://a.test/t"`:                                                            `Bearer realm="https://a.test/t"`,
+		`Bearer realm="https://a.test/t", Basic realm="x"`:                                                            `Bearer realm="https://a.test/t"`,
+		`Bearer realm="https://a.test/t",service="a\", Basic realm=\"b\\"`:                                            `Bearer realm="https://a.test/t",service="a\", Basic realm=\"b\\"`,
+		"Bearer realm=\"https://a.test/t\",service=\"a\r\nX: y\"":                                                     `Bearer realm="https://a.test/t"`,
+		`Bearer realm="http://a.test/t"`:                                                                              "",
+		`Bearer realm="https://me:word@a.test/t"`:                                                                     "",
+		`Basic realm="x"`: "",
+		``:                "",
+	} {
+		got := Forward(Parse([]string{header}), false)
+		if got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", header, got, want)
+		}
+		if got != "" && Forward(Parse([]string{got}), false) != got {
+			t.Errorf("%s is read as something else", got)
+		}
+	}
 }

@@ -1,10 +1,10 @@
 // Package auth gets at upstream registries as they ask for it: it reads
-// challenges (RFC 9110, section 11), runs the bearer-token flow of the
-// distribution specification, as Docker Hub and most registries want it, and
-// reads passwords from the files that hold them. It keeps none and knows no
-// transport; whoever uses it gives it a function that fetches a URL.
+// challenges (RFC 9110, section 11) and runs the bearer-token flow of the
+// distribution specification, as Docker Hub and most registries want it. It
+// knows no credentials and no transport; whoever uses it gives it a function
+// that asks a token endpoint.
 //
-// What always holds: a token or password is sent to nobody by this package, stands in no
+// What always holds: a token is sent to nobody by this package, stands in no
 // error and no log line, and is fetched once however many ask for it at the
 // same time. Fetching goes on in a goroutine of its own when the one who asked
 // first gives up, and ends within the deadline of its answer.
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -145,6 +146,31 @@ func Find(cs []Challenge, plain bool, scope string) (Bearer, error) {
 	return Bearer{}, fmt.Errorf("%w: no bearer challenge", ErrChallenge)
 }
 
+// WantsBasic tells whether a user's name and password are among what cs ask
+// for.
+func WantsBasic(cs []Challenge) bool {
+	return slices.ContainsFunc(cs, func(c Challenge) bool { return c.Scheme == "basic" })
+}
+
+// Forward returns the bearer challenge among cs as a header for somebody else to
+// follow, or "". Nothing else of them is told on; plain is as for Find.
+func Forward(cs []Challenge, plain bool) string {
+	for _, c := range cs {
+		if _, err := Find([]Challenge{c}, plain, ""); err != nil {
+			continue
+		}
+		var params []string
+		for _, key := range []string{"realm", "service", "scope", "error"} {
+			value, ok := c.Params[key]
+			if ok && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+				params = append(params, key+`="`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value)+`"`)
+			}
+		}
+		return "Bearer " + strings.Join(params, ",")
+	}
+	return ""
+}
+
 // URL returns where the token is to be had, without credentials.
 func (b Bearer) URL() *url.URL {
 	u := *b.Realm
@@ -157,4 +183,17 @@ func (b Bearer) URL() *url.URL {
 	}
 	u.RawQuery, u.Fragment = q.Encode(), ""
 	return &u
+}
+
+// Form returns what is posted to the realm for a token by an identity token,
+// which is a refresh token of OAuth 2 (RFC 6749, section 6).
+func (b Bearer) Form(identityToken, client string) string {
+	q := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {identityToken}, "client_id": {client}}
+	if b.Service != "" {
+		q.Set("service", b.Service)
+	}
+	if b.Scope != "" {
+		q.Set("scope", b.Scope)
+	}
+	return q.Encode()
 }

@@ -3,10 +3,10 @@ package auth
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -30,9 +30,9 @@ const (
 	keep = 4096
 )
 
-// Fetch gets the URL of a token endpoint, with the credentials that are for it
-// if there are any. It follows no redirects.
-type Fetch func(context.Context, *url.URL) (*http.Response, error)
+// Fetch asks the token endpoint that a challenge names, with the credentials
+// that are for it if there are any. It follows no redirects.
+type Fetch func(context.Context, Bearer) (*http.Response, error)
 
 // Tokens fetches and remembers tokens. It is made by NewTokens.
 type Tokens struct {
@@ -43,6 +43,7 @@ type Tokens struct {
 type token struct {
 	value   string
 	expires time.Time
+	bearer  Bearer // what it was got by
 }
 
 // NewTokens returns an empty Tokens.
@@ -54,12 +55,23 @@ func NewTokens() *Tokens {
 	return &Tokens{cache: cache}
 }
 
-// Cached returns the token for key, or "" if there is none that is valid.
-func (t *Tokens) Cached(key string) string {
-	if tok, ok := t.cache.Get(key); ok && time.Now().Before(tok.expires) {
-		return tok.value
+// Cached returns the token for key, or "" if there is none. One that is about
+// to expire is replaced first where it came from, so that a pull which takes long
+// is not refused in the middle; errors are those of Get, but one that is refused
+// there is "": the registry says what it wants now.
+func (t *Tokens) Cached(ctx context.Context, key string, fetch Fetch) (string, error) {
+	tok, ok := t.cache.Get(key)
+	if !ok || time.Now().Before(tok.expires) {
+		return tok.value, nil
 	}
-	return ""
+	value, err := t.Get(ctx, key, tok.value, tok.bearer, fetch)
+	if err != nil {
+		t.cache.Remove(key)
+	}
+	if errors.Is(err, blob.ErrDenied) {
+		return "", nil
+	}
+	return value, err
 }
 
 // Get returns a token for key other than stale, which was refused; it asks the
@@ -67,8 +79,8 @@ func (t *Tokens) Cached(key string) string {
 // blob.ErrDenied when the endpoint refuses, blob.ErrStalled when it does not
 // answer in time, blob.ErrUnavailable otherwise.
 func (t *Tokens) Get(ctx context.Context, key, stale string, b Bearer, fetch Fetch) (string, error) {
-	if tok := t.Cached(key); tok != "" && tok != stale {
-		return tok, nil
+	if tok, ok := t.cache.Get(key); ok && tok.value != stale && time.Now().Before(tok.expires) {
+		return tok.value, nil
 	}
 	done := t.flights.DoChan(key+" "+b.URL().String(), func() (any, error) {
 		// Others may wait for it when the first one no longer does.
@@ -78,6 +90,7 @@ func (t *Tokens) Get(ctx context.Context, key, stale string, b Bearer, fetch Fet
 		if err != nil {
 			return "", fmt.Errorf("token from %s: %w", b.Realm.Host, err)
 		}
+		tok.bearer = b
 		t.cache.Add(key, tok)
 		return tok.value, nil
 	})
@@ -94,7 +107,7 @@ func (t *Tokens) Get(ctx context.Context, key, stale string, b Bearer, fetch Fet
 
 // request asks the endpoint for a token.
 func request(ctx context.Context, b Bearer, fetch Fetch) (token, error) {
-	resp, err := fetch(ctx, b.URL())
+	resp, err := fetch(ctx, b)
 	if err != nil {
 		return token{}, err
 	}

@@ -88,8 +88,13 @@ func New(o Options) *Registry {
 
 // AddBlob puts a blob into the repository name and returns its descriptor.
 func (r *Registry) AddBlob(name string, data []byte) blob.Descriptor {
+	return r.AddBlobBy(digest.SHA256, name, data)
+}
+
+// AddBlobBy is AddBlob with a digest of any algorithm.
+func (r *Registry) AddBlobBy(algorithm digest.Algorithm, name string, data []byte) blob.Descriptor {
 	d := blob.Descriptor{
-		Digest:    digest.FromBytes(data),
+		Digest:    algorithm.FromBytes(data),
 		Size:      int64(len(data)),
 		MediaType: "application/octet-stream",
 	}
@@ -100,7 +105,12 @@ func (r *Registry) AddBlob(name string, data []byte) blob.Descriptor {
 // AddManifest puts a manifest of any type into the repository name, and lets
 // tag point to it unless tag is empty. The bytes are not looked at.
 func (r *Registry) AddManifest(name, tag, mediaType string, data []byte) blob.Descriptor {
-	d := blob.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data)), MediaType: mediaType}
+	return r.AddManifestBy(digest.SHA256, name, tag, mediaType, data)
+}
+
+// AddManifestBy is AddManifest with a digest of any algorithm.
+func (r *Registry) AddManifestBy(algorithm digest.Algorithm, name, tag, mediaType string, data []byte) blob.Descriptor {
+	d := blob.Descriptor{Digest: algorithm.FromBytes(data), Size: int64(len(data)), MediaType: mediaType}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	repo := r.repo(name)

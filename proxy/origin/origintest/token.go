@@ -15,6 +15,9 @@ type TokenAuth struct {
 	// Login is "USER:PASSWORD" that the endpoint wants to see; empty is
 	// nothing, as for public images.
 	Login string
+	// IdentityToken is what the endpoint wants to see instead, by POST as
+	// OAuth 2 has it.
+	IdentityToken string
 	// Basic wants Login with each request instead of tokens.
 	Basic bool
 	// Service is told in the challenge; empty is "origintest".
@@ -47,6 +50,19 @@ func (r *Registry) RevokeTokens() {
 	r.tokens.valid = nil
 }
 
+// Token returns a token for a repository, as the endpoint gives one to a user
+// who may pull from it.
+func (r *Registry) Token(repo string) string {
+	return r.grant("repository:"+repo+":pull", r.o.Auth.expires())
+}
+
+// Revoke makes a token invalid.
+func (r *Registry) Revoke(token string) {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	delete(r.tokens.valid, token)
+}
+
 // SetLogin is Login from now on. Tokens stay valid.
 func (r *Registry) SetLogin(login string) {
 	r.tokens.mu.Lock()
@@ -68,15 +84,33 @@ func (r *Registry) issue(req *http.Request) *reply {
 	if a == nil {
 		return problem(http.StatusNotFound, "UNSUPPORTED")
 	}
-	expires := a.Expires
-	if expires == 0 {
-		expires = 5 * time.Minute
-	}
-	scope := req.URL.Query().Get("scope")
-	t := &r.tokens
-	if a.Login != "" && !t.loggedIn(req) {
+	switch {
+	case a.IdentityToken != "":
+		if req.PostFormValue("grant_type") != "refresh_token" || req.PostFormValue("refresh_token") != a.IdentityToken {
+			return problem(http.StatusUnauthorized, "UNAUTHORIZED")
+		}
+	case req.Method != http.MethodGet || a.Login != "" && !r.tokens.loggedIn(req):
 		return problem(http.StatusUnauthorized, "UNAUTHORIZED")
 	}
+	expires := a.expires()
+	token := r.grant(req.FormValue("scope"), expires)
+	return document(http.StatusOK, "application/json", encode(map[string]any{
+		"token":      token,
+		"expires_in": int(expires / time.Second),
+		"issued_at":  time.Now().UTC().Format(time.RFC3339),
+	}))
+}
+
+func (a *TokenAuth) expires() time.Duration {
+	if a.Expires == 0 {
+		return 5 * time.Minute
+	}
+	return a.Expires
+}
+
+// grant returns a token that is valid for so long.
+func (r *Registry) grant(scope string, expires time.Duration) string {
+	t := &r.tokens
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.issued++
@@ -85,11 +119,7 @@ func (r *Registry) issue(req *http.Request) *reply {
 		t.valid = map[string]grant{}
 	}
 	t.valid[token] = grant{scope: scope, expires: time.Now().Add(expires)}
-	return document(http.StatusOK, "application/json", encode(map[string]any{
-		"token":      token,
-		"expires_in": int(expires / time.Second),
-		"issued_at":  time.Now().UTC().Format(time.RFC3339),
-	}))
+	return token
 }
 
 // authorize returns the challenge for a request without what Auth wants, or

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -27,7 +29,7 @@ func (o *Origin) PutBlob(repository string, seed byte, size int64) (v1.Descripto
 }
 
 func (o *Origin) putBlob(repository string, seed byte, size int64) (v1.Descriptor, error) {
-	root := filepath.Join(o.storage(), "docker", "registry", "v2")
+	root := filepath.Join(o.Storage(), "docker", "registry", "v2")
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return v1.Descriptor{}, err
 	}
@@ -54,4 +56,35 @@ func (o *Origin) putBlob(repository string, seed byte, size int64) (v1.Descripto
 		os.WriteFile(filepath.Join(link, "link"), []byte(digest.String()), 0o644),
 	)
 	return v1.Descriptor{Digest: digest, Size: size}, err
+}
+
+// Contents returns what a repository of the registry has, from its storage: its
+// tags, and the digests of its manifests and blobs.
+func (o *Origin) Contents(repository string) (tags, manifests, blobs []string, err error) {
+	all := filepath.Join(o.Storage(), "docker", "registry", "v2")
+	root := filepath.Join(all, "repositories", repository)
+	list := func(folder, prefix string) (names []string) {
+		entries, failed := os.ReadDir(filepath.Join(root, folder))
+		if !errors.Is(failed, fs.ErrNotExist) {
+			err = errors.Join(err, failed)
+		}
+		for _, e := range entries {
+			names = append(names, prefix+e.Name())
+		}
+		return names
+	}
+	tags = list("_manifests/tags", "")
+	for _, algorithm := range []string{"sha256", "sha512"} {
+		manifests = append(manifests, list("_manifests/revisions/"+algorithm, algorithm+":")...)
+		for _, digest := range list("_layers/"+algorithm, algorithm+":") {
+			// An upload that was refused leaves a link to nothing.
+			link, failed := os.ReadFile(filepath.Join(root, "_layers", strings.Replace(digest, ":", "/", 1), "link"))
+			err = errors.Join(err, failed)
+			to, sum, _ := strings.Cut(string(link), ":")
+			if _, failed := os.Stat(filepath.Join(all, "blobs", to, sum[:min(2, len(sum))], sum, "data")); failed == nil {
+				blobs = append(blobs, digest)
+			}
+		}
+	}
+	return tags, manifests, blobs, err
 }

@@ -43,6 +43,11 @@ func Download(ctx context.Context, h *testhost.Host, base string, img *Image) er
 	return group.Wait()
 }
 
+// Resolve asks the registry at base, from h, what the image's tag means.
+func Resolve(ctx context.Context, h *testhost.Host, base string, img *Image) error {
+	return download(ctx, h.Client(0), http.MethodHead, base+"/v2/"+img.Repository+"/manifests/"+img.Tag, nil)
+}
+
 // DownloadBlob takes one blob from the registry at base, from h, checks its
 // digest, and keeps nothing.
 func DownloadBlob(ctx context.Context, h *testhost.Host, base, repository string, b v1.Descriptor) error {

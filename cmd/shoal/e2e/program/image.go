@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -23,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
@@ -41,6 +43,7 @@ type Image struct {
 	// Foreign are the digests of the other platform's manifest, config and
 	// layers, which nobody asked for.
 	Foreign []v1.Hash
+	native  v1.Image
 	// Files are the SHA-256 sums (hexadecimal) of the files in the image, by path.
 	Files map[string]string
 }
@@ -85,6 +88,37 @@ func (o *Origin) PushImage(ctx context.Context, ref string, img v1.Image) error 
 	})
 }
 
+// PushUncompressed pushes this machine's platform of an image with layers that
+// are plain tar archives. ref is its name with a tag.
+func (o *Origin) PushUncompressed(ctx context.Context, ref string, img *Image) error {
+	plain := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	config, err := img.native.ConfigFile()
+	if err != nil {
+		return err
+	}
+	if plain, err = mutate.ConfigFile(plain, &v1.ConfigFile{OS: config.OS, Architecture: config.Architecture, Config: config.Config}); err != nil {
+		return err
+	}
+	layers, err := img.native.Layers()
+	if err != nil {
+		return err
+	}
+	for _, layer := range layers {
+		r, err := layer.Uncompressed()
+		if err != nil {
+			return err
+		}
+		content, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return err
+		}
+		if plain, err = mutate.AppendLayers(plain, static.NewLayer(content, types.OCIUncompressedLayer)); err != nil {
+			return err
+		}
+	}
+	return o.PushImage(ctx, ref, plain)
+}
+
 // push lets write push to the registry.
 func (o *Origin) push(ctx context.Context, ref string, write func(name.Tag, ...remote.Option) error) error {
 	tag, err := name.NewTag(fmt.Sprintf("127.0.0.1:%d/%s", registryPort, ref))
@@ -117,7 +151,7 @@ func (i *Image) build(seed byte, layerSizes []int) (v1.ImageIndex, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.Manifest = manifests.Manifests[1]
+	i.native, i.Manifest = native, manifests.Manifests[1]
 	i.Index, err = index.Digest()
 	return index, err
 }

@@ -113,14 +113,15 @@ func (o *Origin) Registry(name, settings string) (*testhost.Process, error) {
 log: {level: warn, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %s}}
 %s
-`, o.storage(), settings)
+`, o.Storage(), settings)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
 	return o.Host.Start(name, testhost.Command{Path: path, Args: []string{"serve", config}})
 }
 
-func (o *Origin) storage() string { return filepath.Join(o.Host.Dir, "registry") }
+// Storage is the folder with the content of the registry.
+func (o *Origin) Storage() string { return filepath.Join(o.Host.Dir, "registry") }
 
 // URL is what shoal is told as the upstream of docker.io.
 func (o *Origin) URL() string { return fmt.Sprintf("http://%s:%d", o.Host.Addr, originPort) }

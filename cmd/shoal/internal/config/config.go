@@ -37,9 +37,11 @@ type Config struct {
 	Pieces                string // HOST:PORT, or "" for the swarm's host and any free port
 	SwarmKey              string // path of the key file, or ""
 	TrustedKeys           []statement.Key
-	Registries            origin.Registries
+	Registries            origin.Registries // with DockerConfig where it counts
+	DockerConfig          string            // path of a config.json of docker, or ""
 	Zone                  string
 	CacheSize             int64         // bytes, or 0 for a default that depends on the disk
+	ManifestSize          int64         // bytes of the largest manifest that is accepted
 	Reverify              time.Duration // age at which a cached blob's proof is renewed before it is served
 	MDNS                  bool          // never without a swarm key
 	LogLevel              slog.Level

@@ -71,9 +71,9 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Config{
 		DataDir: "/var/lib/shoal", Mirror: "127.0.0.1:5000", Admin: "127.0.0.1:5050",
-		Swarm:      addrs("/ip4/127.0.0.1/tcp/4001"),
-		Registries: origin.Registries{"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}}},
-		Reverify:   24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
+		Swarm:        addrs("/ip4/127.0.0.1/tcp/4001"),
+		Registries:   origin.Registries{"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}}},
+		ManifestSize: 4 << 20, Reverify: 24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -98,7 +98,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"docker.io": {Upstreams: []string{"https://m.example", "https://registry-1.docker.io"}},
 			"ghcr.io":   {Upstreams: []string{"http://127.0.0.1:5001"}},
 		},
-		Zone: "a/b", CacheSize: 3 << 29, Reverify: 90 * time.Minute,
+		Zone: "a/b", CacheSize: 3 << 29, ManifestSize: 8 << 20, Reverify: 90 * time.Minute,
 		LogLevel: slog.LevelDebug, LogFormat: "json",
 	}
 	for name, tt := range map[string]struct {
@@ -110,7 +110,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"--announce=/dns4/a.example/tcp/6", "--announce=/ip4/10.0.0.2/tcp/6",
 			"--join=/ip4/10.0.0.3/tcp/7/p2p/" + peer, "--join=/dns4/b.example/tcp/8", "--join=/dnsaddr/c.example",
 			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--trusted-keys=" + trusted(1).String(), "--trusted-keys", trusted(2).String(), "--registry=docker.io=https://m.example,https://registry-1.docker.io",
-			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--reverify=90m", "--no-mdns",
+			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--manifest-size=8MiB", "--reverify=90m", "--no-mdns",
 			"--log-level=debug", "--log-format=json",
 		}},
 		"environment": {environ: []string{
@@ -119,7 +119,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"SHOAL_JOIN=/ip4/10.0.0.3/tcp/7/p2p/" + peer + "\t/dns4/b.example/tcp/8 /dnsaddr/c.example",
 			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k", "SHOAL_TRUSTED_KEYS=" + trusted(1).String() + " " + trusted(2).String(),
 			"SHOAL_REGISTRY=docker.io=https://m.example,https://registry-1.docker.io ghcr.io=http://127.0.0.1:5001",
-			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
+			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_MANIFEST_SIZE=8m", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
 			"SHOAL_LOG_LEVEL=debug", "SHOAL_LOG_FORMAT=json", "SHOAL_KEEP=1", "PATH=/bin",
 		}},
 		"file": {args: []string{"--config", "FILE"}, file: `
@@ -140,6 +140,7 @@ registry:
   ghcr.io: {upstreams: http://127.0.0.1:5001}
 zone: a/b
 cache-size: 1610612736
+manifest-size: 8388608
 reverify: 1h30m
 no-mdns: true
 log-level: debug
@@ -196,8 +197,12 @@ registry:
     password-file: /p
     access: shared
   c.example: {upstreams: ['http://c'], username: me, password-file: /p, access: shared, credentials-in-clear: true}
-  d.example: {max-age: ["*:latest=0s", "team/*:v*=24h"], stale-if-error: 90m}
-  e.example: {max-age: "app:[0-9]*=1h", stale-if-error: 0s}
+  d.example: {docker-config: /d, access: shared}
+  e.example: {credential-command: [helper, --account, "a b"], access: shared}
+  f.example: {credential-command: helper, access: shared}
+  g.example: {access: client, lease: 2m, share-with-swarm: true}
+  h.example: {max-age: ["*:latest=0s", "team/*:v*=24h"], stale-if-error: 90m}
+  i.example: {max-age: "app:[0-9]*=1h", stale-if-error: 0s}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -207,11 +212,51 @@ registry:
 		"a.example": {CAFile: "/ca", ClientCert: "/c", ClientKey: "/k", InsecureSkipVerify: true, Allow: []string{"team"}, Proxy: origin.ProxyNone},
 		"b.example": {Upstreams: []string{"https://flag"}, Proxy: "http://proxy:3128", Username: "robot$hub+node", PasswordFile: "/p", Access: origin.AccessShared}, // a flag says where, not how
 		"c.example": {Upstreams: []string{"http://c"}, Username: "me", PasswordFile: "/p", Access: origin.AccessShared, CredentialsInClear: true},
-		"d.example": {MaxAge: []origin.TagAge{{Pattern: "*:latest"}, {Pattern: "team/*:v*", Age: 24 * time.Hour}}, StaleIfError: 90 * time.Minute},
-		"e.example": {MaxAge: []origin.TagAge{{Pattern: "app:[0-9]*", Age: time.Hour}}, StaleIfError: -1},
+		"d.example": {DockerConfig: "/d", Access: origin.AccessShared},
+		"e.example": {CredentialCommand: []string{"helper", "--account", "a b"}, Access: origin.AccessShared},
+		"f.example": {CredentialCommand: []string{"helper"}, Access: origin.AccessShared},
+		"g.example": {Access: origin.AccessClient, ByClient: origin.ByClient{Lease: 2 * time.Minute, ShareWithSwarm: true}},
+		"h.example": {MaxAge: []origin.TagAge{{Pattern: "*:latest"}, {Pattern: "team/*:v*", Age: 24 * time.Hour}}, StaleIfError: 90 * time.Minute},
+		"i.example": {MaxAge: []origin.TagAge{{Pattern: "app:[0-9]*", Age: time.Hour}}, StaleIfError: -1},
 	}
 	if !reflect.DeepEqual(c.Registries, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Registries, want)
+	}
+}
+
+// TestDockerConfigForAll: it is for registries that may have credentials and
+// have no others.
+func TestDockerConfigForAll(t *testing.T) {
+	const file = `
+registry:
+  docker.io: {deny: [private]}
+  a.example: {access: shared}
+  b.example: {access: public}
+  c.example: {access: shared, docker-config: /c}
+  d.example: {access: shared, username: me, password-file: /p}
+  e.example: {access: shared, credential-command: helper}
+`
+	for from, load := range map[string]func() (Config, error){
+		"flag": func() (Config, error) {
+			return load(t, []string{"--config=FILE", "--registry=a.example=https://a", "--docker-config=/all"}, nil, file)
+		},
+		"environment": func() (Config, error) {
+			return load(t, nil, []string{"SHOAL_CONFIG=FILE", "SHOAL_DOCKER_CONFIG=/all"}, file)
+		},
+		"file": func() (Config, error) { return load(t, []string{"--config=FILE"}, nil, "docker-config: /all\n"+file) },
+	} {
+		c, err := load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.DockerConfig != "/all" {
+			t.Errorf("by %s it is %q", from, c.DockerConfig)
+		}
+		for name, want := range map[string]string{"docker.io": "", "a.example": "/all", "b.example": "", "c.example": "/c", "d.example": "", "e.example": ""} {
+			if got := c.Registries[name].DockerConfig; got != want {
+				t.Errorf("by %s %s has %q, want %q", from, name, got, want)
+			}
+		}
 	}
 }
 
@@ -242,6 +287,8 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"out of range", "\n\ncache-size: 12\n", `FILE:3:13: cache-size: "12" is out of range: use 1MiB to 1024PiB`},
 		{"no size", "cache-size: many", `FILE:1:13: cache-size: "many" is no size`},
 		{"negative size", "cache-size: -1GiB", `FILE:1:13: cache-size: "-1GiB" is no size`},
+		{"tiny manifests", "manifest-size: 1KiB", `FILE:1:16: manifest-size: "1KiB" is no size of a manifest: use 1MiB to 64MiB`},
+		{"huge manifests", "manifest-size: 65MiB", `FILE:1:16: manifest-size: "65MiB" is no size of a manifest`},
 		{"huge size", "cache-size: 99999999999PiB", `FILE:1:13: cache-size: "99999999999PiB" is out of range`},
 		{"no boolean", "no-mdns: maybe", `FILE:1:10: no-mdns: "maybe": use true or false`},
 		{"list for a scalar", "zone: [a, b]", `FILE:1:7: zone: must be a plain value, not a sequence`},
@@ -271,7 +318,18 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"password in public", "registry:\n  ghcr.io: {username: me, password-file: /p, access: public}\n", `FILE:2:3: registry.ghcr.io: with credentials, whoever reaches`},
 		{"password without a user", "registry:\n  ghcr.io: {password-file: /p, access: shared}\n", `FILE:2:3: registry.ghcr.io: username and password-file belong together`},
 		{"password in clear", "registry:\n  ghcr.io: {upstreams: ['http://a'], username: me, password-file: /p, access: shared}\n", `FILE:2:3: registry.ghcr.io: http://a would get the password in clear: use https://, or set "credentials-in-clear: true"`},
-		{"no access", "registry:\n  ghcr.io: {access: client}\n", `registry.ghcr.io.access: "client" is no access: use public or shared`},
+		{"two kinds of credentials", "registry:\n  ghcr.io: {username: me, password-file: /p, docker-config: /d, access: shared}\n", `FILE:2:3: registry.ghcr.io: username, docker-config and credential-command exclude each other: keep one of them`},
+		{"a command for everybody", "registry:\n  ghcr.io: {credential-command: helper}\n", `FILE:2:3: registry.ghcr.io: with credentials, whoever reaches`},
+		{"an empty command", "registry:\n  ghcr.io: {credential-command: ''}\n", `FILE:2:33: registry.ghcr.io.credential-command: is empty`},
+		{"a file for everybody", "registry:\n  ghcr.io: {docker-config: /d, access: public}\n", `FILE:2:3: registry.ghcr.io: with credentials, whoever reaches`},
+		{"docker-config in clear", "docker-config: /d\nregistry:\n  ghcr.io: {upstreams: ['https://a', 'http://b'], access: shared}\n", `FILE:3:3: registry.ghcr.io: http://b would get the password in clear`},
+		{"no access", "registry:\n  ghcr.io: {access: all}\n", `registry.ghcr.io.access: "all" is no access: use public, shared or client`},
+		{"tokens in clear", "registry:\n  ghcr.io: {upstreams: ['http://a'], access: client}\n", `FILE:2:3: registry.ghcr.io: http://a would get the tokens of clients in clear: use https://, or set "credentials-in-clear: true"`},
+		{"password and clients", "registry:\n  ghcr.io: {username: me, password-file: /p, access: client}\n", `FILE:2:3: registry.ghcr.io: with "access: client" each client brings its own token: remove the credentials`},
+		{"lease for all", "registry:\n  ghcr.io: {lease: 5m}\n", `FILE:2:3: registry.ghcr.io: lease is for "access: client"`},
+		{"long lease", "registry:\n  ghcr.io: {lease: 24h, access: client}\n", `FILE:2:3: registry.ghcr.io: lease 24h0m0s: use up to 1h0m0s`},
+		{"no lease", "registry:\n  ghcr.io: {lease: 0s, access: client}\n", `registry.ghcr.io.lease: "0s" is no lease: use for instance 5m`},
+		{"shared anyway", "registry:\n  ghcr.io: {share-with-swarm: true, access: shared}\n", `FILE:2:3: registry.ghcr.io: share-with-swarm is for "access: client"`},
 		{"password in the file", "registry:\n  ghcr.io: {password: secret}\n", `registry.ghcr.io.password: is no setting of a registry: there are upstreams, `},
 		{"list for a file", "registry:\n  ghcr.io: {ca-file: [a]}\n", `registry.ghcr.io.ca-file: must be a plain value`},
 		{"bad upstream", "registry:\n  ghcr.io:\n    upstreams:\n      - https://ghcr.io\n      - ftp://x\n", `FILE:5:9: registry.ghcr.io.upstreams: "ftp://x" is no URL of a registry`},

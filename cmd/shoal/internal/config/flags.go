@@ -73,9 +73,11 @@ type Flags struct {
 	Zone        Words  `group:"Swarm:" placeholder:"NAME" help:"Site of this node; members of the same zone are asked first."`
 	NoMDNS      Switch `group:"Swarm:" name:"no-mdns" help:"Do not look for members on the local network by multicast DNS."`
 
-	Registry  Words `group:"Content:" placeholder:"NAME=URL[,URL]" help:"Upstreams of a registry in order of preference; repeat for more registries. http:// is allowed. Default: docker.io=https://registry-1.docker.io. A registry that is not listed is https://NAME, public names only."`
-	CacheSize Words `group:"Content:" placeholder:"SIZE" help:"Bytes of disk for blobs: 500MiB, 50GiB, ... (powers of 1024). Default: a quarter of the disk, at most 50GiB."`
-	Reverify  Words `group:"Content:" placeholder:"DURATION" help:"Hash a cached blob again before it is served when its last proof is older than this. Default: 24h."`
+	Registry     Words `group:"Content:" placeholder:"NAME=URL[,URL]" help:"Upstreams of a registry in order of preference; repeat for more registries. http:// is allowed. Default: docker.io=https://registry-1.docker.io. A registry that is not listed is https://NAME, public names only."`
+	DockerConfig Words `group:"Content:" placeholder:"FILE" help:"config.json of docker, or auth.json of podman, with the credentials for registries that say access: shared in the file and name none themselves."`
+	CacheSize    Words `group:"Content:" placeholder:"SIZE" help:"Bytes of disk for blobs: 500MiB, 50GiB, ... (powers of 1024). Default: a quarter of the disk, at most 50GiB."`
+	ManifestSize Words `group:"Content:" placeholder:"SIZE" help:"Largest manifest that is accepted, 1MiB to 64MiB. Default: 4MiB."`
+	Reverify     Words `group:"Content:" placeholder:"DURATION" help:"Hash a cached blob again before it is served when its last proof is older than this. Default: 24h."`
 
 	LogLevel  Words `group:"Logging:" placeholder:"LEVEL" help:"debug, info, warn or error. Default: info."`
 	LogFormat Words `group:"Logging:" placeholder:"FORMAT" help:"text or json, to standard error. Default: text."`
@@ -88,7 +90,7 @@ func (f *Flags) layer() layer {
 		"config": f.Config, "data-dir": f.DataDir.DataDir, "mirror": f.Mirror, "admin": f.Admin.Admin,
 		"swarm": f.Swarm, "pieces": f.Pieces, "announce": f.Announce, "join": f.Join,
 		"swarm-key": f.SwarmKey, "trusted-keys": f.TrustedKeys, "zone": f.Zone, "no-mdns": f.NoMDNS,
-		"registry": f.Registry, "cache-size": f.CacheSize, "reverify": f.Reverify,
+		"registry": f.Registry, dockerConfigKey: f.DockerConfig, "cache-size": f.CacheSize, "manifest-size": f.ManifestSize, "reverify": f.Reverify,
 		"log-level": f.LogLevel, "log-format": f.LogFormat,
 	} {
 		for _, text := range words {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"shoal/proxy/origin"
 )
@@ -15,6 +16,8 @@ const (
 	// upstreamsKey is what a registry has in the file for the URLs that a flag
 	// has behind its name.
 	upstreamsKey = "upstreams"
+	// dockerConfigKey is the setting for all registries, and for one.
+	dockerConfigKey = "docker-config"
 	// registryPlace is what a layer has before the name of a registry for the
 	// place where the file begins to speak of it.
 	registryPlace = "place of registry "
@@ -40,11 +43,27 @@ func registrySettings() []registrySetting {
 		{name: "proxy", set: func(r *origin.Registry, s string) error { r.Proxy = s; return origin.CheckProxy(s) }},
 		{name: "username", set: func(r *origin.Registry, s string) error { r.Username = s; return nil }},
 		{name: "password-file", set: func(r *origin.Registry, s string) error { r.PasswordFile = s; return notEmpty(s) }},
+		{name: dockerConfigKey, set: func(r *origin.Registry, s string) error { r.DockerConfig = s; return notEmpty(s) }},
+		{name: "credential-command", list: true, set: func(r *origin.Registry, s string) error {
+			r.CredentialCommand = append(r.CredentialCommand, s)
+			return notEmpty(r.CredentialCommand[0])
+		}},
 		{name: "credentials-in-clear", set: func(r *origin.Registry, s string) (err error) {
 			r.CredentialsInClear, err = parseBool(s)
 			return err
 		}},
 		{name: "access", set: func(r *origin.Registry, s string) error { r.Access = s; return origin.CheckAccess(s) }},
+		{name: "lease", set: func(r *origin.Registry, s string) (err error) {
+			r.Lease, err = time.ParseDuration(s)
+			if err != nil || r.Lease <= 0 {
+				return fmt.Errorf("%q is no lease: use for instance 5m", s)
+			}
+			return nil
+		}},
+		{name: "share-with-swarm", set: func(r *origin.Registry, s string) (err error) {
+			r.ShareWithSwarm, err = parseBool(s)
+			return err
+		}},
 		{name: "allow", list: true, set: func(r *origin.Registry, s string) error {
 			r.Allow = append(r.Allow, s)
 			return origin.CheckPattern(s)
@@ -134,9 +153,15 @@ func (c *Config) setRegistryKeys(merged layer) error {
 	return c.checkRegistries(merged)
 }
 
-// checkRegistries finds settings of a registry that do not go together.
+// checkRegistries lets registries that may have credentials and say nothing
+// else have them from docker-config, and finds settings of a registry that do
+// not go together.
 func (c *Config) checkRegistries(merged layer) error {
 	for name, r := range c.Registries {
+		if c.DockerConfig != "" && r.TakesCredentials() {
+			r.DockerConfig = c.DockerConfig
+			c.Registries[name] = r
+		}
 		place := merged[registryPlace+name]
 		if err := r.Check(); err != nil && len(place) > 0 { // flags only have what was checked before
 			return &Error{Where: place[0].where, Err: err}

@@ -21,6 +21,10 @@ import (
 const (
 	minCacheSize = units.MiB // one piece of a blob
 	maxCacheSize = 1 << 60   // 1 EiB: keeps sums of sizes far from overflow
+	// A manifest is in memory once for each client that asks for it. What is
+	// below the least has been seen in registries.
+	minManifestSize = units.MiB
+	maxManifestSize = 64 * units.MiB
 	// minReverify keeps a typo ("24" read as nanoseconds, "1s") from hashing
 	// every blob at every pull.
 	minReverify = time.Minute
@@ -68,8 +72,16 @@ func nodeSettings() []setting {
 			return checkAddr(s)
 		})},
 		{name: registryKey, list: true, value: "docker.io=https://registry-1.docker.io", set: setUpstreams},
+		{name: dockerConfigKey, set: one(func(c *Config, s string) error {
+			c.DockerConfig = s
+			return notEmpty(s)
+		})},
 		{name: "cache-size", set: one(func(c *Config, s string) (err error) {
 			c.CacheSize, err = parseSize(s)
+			return err
+		})},
+		{name: "manifest-size", value: "4MiB", set: one(func(c *Config, s string) (err error) {
+			c.ManifestSize, err = parseManifestSize(s)
 			return err
 		})},
 		{name: "reverify", value: "24h", set: one(func(c *Config, s string) (err error) {
@@ -257,6 +269,14 @@ func parseSize(s string) (int64, error) {
 	}
 	if n < minCacheSize || n > maxCacheSize {
 		return 0, fmt.Errorf("%q is out of range: use 1MiB to 1024PiB", s)
+	}
+	return n, nil
+}
+
+func parseManifestSize(s string) (int64, error) {
+	n, err := units.RAMInBytes(s)
+	if err != nil || n < minManifestSize || n > maxManifestSize {
+		return 0, fmt.Errorf("%q is no size of a manifest: use 1MiB to 64MiB", s)
 	}
 	return n, nil
 }
