@@ -70,7 +70,7 @@ func listenForBoth(t *testing.T) (net.PacketConn, net.Listener) {
 		if err == nil {
 			return packets, streams
 		}
-		packets.Close() // somebody else has that one
+		_ = packets.Close() // somebody else has that one
 	}
 	t.Fatal("no port is free for UDP and TCP")
 	return nil, nil

@@ -115,14 +115,15 @@ func (r *rig) pulls(repo, tag string, img testImage, token string) {
 // nothing then, to whoever had it too, and nothing is kept on disk of what it
 // was for whom.
 func TestNoTagIsStaleForClients(t *testing.T) {
-	private(t, &clients{}, func(r *rig, _ testImage, token string) {
+	private(t, &clients{}, func(r *rig, img testImage, token string) {
 		if kept := r.cache.Tags("other.example/"); len(kept) != 0 {
 			r.t.Errorf("kept on disk: %v", kept)
 		}
+		r.cache.KeepTag("other.example/team/app:v1\n", blobcache.Tag{Manifest: img.index.Descriptor, At: time.Now()}) // from when it was open
 		sleep(tagValidity)
 		r.other.Fault(origintest.Fault{Effect: origintest.Status(503)})
-		for _, auth := range [][]string{{with(token)}, nil} {
-			if a := r.get(team+"manifests/v1", auth...); a.StatusCode == http.StatusOK || a.isStale() {
+		for _, auth := range []string{with(token), "Authorization: none"} {
+			if a := r.get(team+"manifests/v1", auth, "Accept: "+ocispec.MediaTypeImageIndex); a.StatusCode == http.StatusOK || a.isStale() {
 				r.t.Errorf("status %d with headers %v", a.StatusCode, a.Header)
 			}
 		}
