@@ -27,6 +27,10 @@ const maxMoves = 2
 // manifest answers GET and HEAD of a manifest. A tag is what the upstream says
 // now; the manifest itself is had by its digest, like any blob.
 func (x *exchange) manifest(ctx context.Context) error {
+	if head, ok := x.atHand(); ok {
+		x.manifestHeader(head)
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
 	d := blob.Descriptor{Digest: x.req.Digest, Size: blob.UnknownSize}
@@ -89,6 +93,28 @@ func (x *exchange) coming(d digest.Digest) bool {
 	}
 	_, running := x.cache.Running(d)
 	return running
+}
+
+// atHand returns what a HEAD tells, if nobody need be asked: of a manifest that
+// was read before and is for everybody, by its digest or by a tag of which it is
+// known what it is.
+func (x *exchange) atHand() (blob.Descriptor, bool) {
+	if x.r.Method != http.MethodHead || x.by != nil {
+		return blob.Descriptor{}, false
+	}
+	d := x.req.Digest
+	if x.req.Tag != "" {
+		maxAge, _ := x.repo.TagAges(x.req.Tag)
+		a, ok, _ := x.tags.fresh(x.tagKey(accepted(x.r.Header)), maxAge)
+		if !ok || a.err != nil {
+			return blob.Descriptor{}, false
+		}
+		d = a.desc.Digest
+	}
+	if x.cache.Reach(d) != blobcache.Everybody {
+		return blob.Descriptor{}, false
+	}
+	return x.recall(d)
 }
 
 // recall returns what a HEAD tells of a manifest that the cache has and that
