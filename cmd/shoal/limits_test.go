@@ -8,13 +8,19 @@ import (
 )
 
 func TestMemoryLimitIsTheOperators(t *testing.T) {
-	before := debug.SetMemoryLimit(-1)
-	t.Cleanup(func() { debug.SetMemoryLimit(before) })
-	limitMemory(func(name string) (string, bool) { return "", name == "GOMEMLIMIT" })
+	before, percent := debug.SetMemoryLimit(-1), debug.SetGCPercent(100)
+	t.Cleanup(func() { debug.SetMemoryLimit(before); debug.SetGCPercent(percent) })
+	limitMemory(func(name string) (string, bool) { return "", name == "GOMEMLIMIT" || name == "GOGC" })
+	if got := debug.SetGCPercent(100); got != 100 {
+		t.Errorf("GOGC is %d, the operator's is 100", got)
+	}
 	if got := debug.SetMemoryLimit(-1); got != before {
 		t.Errorf("GOMEMLIMIT was overruled: %d, want %d", got, before)
 	}
 	limitMemory(func(string) (string, bool) { return "", false })
+	if got := debug.SetGCPercent(100); got != gcPercent {
+		t.Errorf("GOGC is %d, want %d", got, gcPercent)
+	}
 	if got := debug.SetMemoryLimit(-1); got != memoryLimit {
 		t.Errorf("limit %d, want %d", got, memoryLimit)
 	}
