@@ -78,7 +78,8 @@ func TestPrivateImagesStayPrivate(t *testing.T) {
 		fetch.Args = slices.Insert(fetch.Args, 4, "--user", user+":"+password)
 		must(m.Run(ctx, fetch))(t)
 		after := must(first.Status(ctx))(t).Bytes
-		if served := after.ServedClients - before.ServedClients; served < img.BlobBytes() || after.Origin != before.Origin {
+		// All images have the first layer, and containerd may have it from another.
+		if served := after.ServedClients - before.ServedClients; served < img.BlobBytes()-img.Layers[0].Size || after.Origin != before.Origin {
 			t.Errorf("%d bytes came from the mirror, and it took %d from the registry", served, after.Origin-before.Origin)
 		}
 	})
