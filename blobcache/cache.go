@@ -116,7 +116,8 @@ type Cache struct {
 	fills    map[fillKey]*Fill
 	graves   map[digest.Digest]time.Time // corrupt until then
 	marks    map[digest.Digest]mark      // of what is not for everybody
-	unmarked bool                        // some of them may not be on disk
+	marked   uint64                      // grows with every restriction
+	onDisk   uint64                      // what marked was when the last ones reached the disk
 	used     int64                       // bytes of blobs, partials and fills
 	pinned   int64                       // bytes of blobs in use
 	full     time.Time                   // when a lack of room was last logged

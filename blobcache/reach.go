@@ -60,14 +60,14 @@ func (c *Cache) Restrict(to Reach, blobs ...digest.Digest) error {
 		}
 		if !restricted || to < m.reach {
 			c.setReach(d, to)
-			c.unmarked = true
+			c.marked++
 		}
 		c.marks[d] = mark{min(to, c.marks[d].reach), now}
 	}
 	c.forgetMarks(now)
-	unmarked := c.unmarked
+	marked, saved := c.marked, c.marked == c.onDisk
 	c.mu.Unlock()
-	if !unmarked {
+	if saved {
 		return nil
 	}
 	if err := c.meta.Flush(); err != nil {
@@ -75,7 +75,7 @@ func (c *Cache) Restrict(to Reach, blobs ...digest.Digest) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.unmarked = false
+	c.onDisk = max(c.onDisk, marked) // others may have restricted more meanwhile
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -109,6 +110,25 @@ func (r *rig) pulls(repo, tag string, img testImage, token string) {
 	for _, b := range img.mine.blobs {
 		r.get(repo+"blobs/"+b.ref(), with(token)).wants(r.t, http.StatusOK, b.bytes)
 	}
+}
+
+// That a manifest is for everybody elsewhere does not say that this client may
+// have it here: the registry is asked.
+func TestAManifestForEverybodyIsAskedForHere(t *testing.T) {
+	c := &clients{}
+	bubble(t, options{clients: c, auth: &origintest.TokenAuth{}}, func(r *rig) {
+		img := addImage(r.t, c.open, "library/app", "v1")
+		manifest := "manifests/" + img.index.ref()
+		r.get("/v2/open.example/library/app/"+manifest).wants(r.t, http.StatusOK, img.index.bytes)
+		synctest.Wait() // it is on disk, and at hand
+		addBlob(r.other, "team/app", random(96, 100))
+		if a := r.do("HEAD", team+manifest); a.StatusCode != http.StatusUnauthorized {
+			r.t.Errorf("without a token: status %d", a.StatusCode)
+		}
+		if a := r.do("HEAD", team+manifest, with(r.other.Token("team/app"))); a.StatusCode != http.StatusNotFound {
+			r.t.Errorf("with one, of what the repository does not have: status %d", a.StatusCode)
+		}
+	})
 }
 
 // While the registry is down nobody can tell who may have what: a tag is

@@ -106,10 +106,10 @@ func (x *exchange) atHand() (blob.Descriptor, bool) {
 	if x.req.Tag != "" {
 		maxAge, _ := x.repo.TagAges(x.req.Tag)
 		a, ok, _ := x.tags.fresh(x.tagKey(accepted(x.r.Header)), maxAge)
-		if !ok || a.err != nil {
+		if !ok {
 			return blob.Descriptor{}, false
 		}
-		d = a.desc.Digest
+		d = a.desc.Digest // none of a failure
 	}
 	if x.cache.Reach(d) != blobcache.Everybody {
 		return blob.Descriptor{}, false
