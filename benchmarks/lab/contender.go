@@ -37,10 +37,11 @@ type stage struct {
 	origin   *origin
 	upstream string // URL of the registry
 	nodes    []*testhost.Host
-	center   *testhost.Host // for what there is once: trackers and the like
-	dir      string         // of this run, removed after it
-	shoal    string         // path of the program that is measured
-	key      string         // file with a swarm key
+	zones    []*testhost.Zone // node i is in zone i modulo their number; none is one place
+	center   *testhost.Host   // for what there is once: trackers and the like
+	dir      string           // of this run, removed after it
+	shoal    string           // path of the program that is measured
+	key      string           // file with a swarm key
 }
 
 // crew is one run's programs on the nodes. Its methods are called with the

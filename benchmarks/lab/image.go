@@ -71,6 +71,9 @@ func boundLink(s *scenario.Scenario) scenario.Rate {
 	if s.Nodes.Seeded > 0 {
 		return s.Nodes.Link
 	}
+	if s.Nodes.Zones.Count > 0 {
+		return min(s.Origin.Link, s.Nodes.Zones.Link)
+	}
 	return s.Origin.Link
 }
 

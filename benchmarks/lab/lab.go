@@ -28,6 +28,7 @@ type lab struct {
 	origin  *testhost.Host
 	center  *testhost.Host
 	nodes   []*testhost.Host
+	zones   []*testhost.Zone
 	store   *store
 	data    string // folder of everything
 	shoal   string // path of the program
@@ -94,6 +95,13 @@ func (l *lab) build(ctx context.Context) error {
 			return err
 		}
 		l.nodes = append(l.nodes, host)
+	}
+	for i := range l.zoneCount() {
+		zone, err := l.network.AddZone(i, 0)
+		if err != nil {
+			return err
+		}
+		l.zones = append(l.zones, zone)
 	}
 	key, err := l.center.Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"swarm-key", "new"}})
 	if err != nil {

@@ -42,6 +42,15 @@ func (p *plan) hosts() int {
 	return most
 }
 
+// zoneCount returns how many places are needed.
+func (p *plan) zoneCount() int {
+	most := 0
+	for _, s := range p.scenarios {
+		most = max(most, s.Nodes.Zones.Count)
+	}
+	return most
+}
+
 // playersOf returns who plays a scenario.
 func (p *plan) playersOf(s *scenario.Scenario) []contender {
 	if p.named {

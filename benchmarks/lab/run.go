@@ -54,7 +54,7 @@ func limit(sc *scenario.Scenario, c contender) time.Duration {
 // playTo writes to result what it measures.
 func (l *lab) playTo(ctx context.Context, result *report.Run, sc *scenario.Scenario, c contender) (err error) {
 	r := &run{result: result, stage: &stage{
-		scenario: sc, center: l.center, nodes: l.nodes[:sc.Nodes.Count], dir: filepath.Join(l.data, "run"), shoal: l.shoal, key: l.key,
+		scenario: sc, center: l.center, nodes: l.nodes[:sc.Nodes.Count], zones: l.zones[:sc.Nodes.Zones.Count], dir: filepath.Join(l.data, "run"), shoal: l.shoal, key: l.key,
 	}}
 	if r.image, err = l.store.image(sc); err != nil {
 		return err
@@ -104,14 +104,36 @@ func (r *run) memory() int64 {
 	return int64(len(r.nodes)) * (r.image.bytes() + program)
 }
 
-// shapeNodes gives every node its link.
+// shapeNodes gives every node its place and its link.
 func (r *run) shapeNodes() error {
 	for i, n := range r.nodes {
-		if err := errors.Join(n.Plug(), n.Shape(testhost.Rate(r.scenario.Link(i)))); err != nil {
+		var zone *testhost.Zone
+		if len(r.zones) > 0 {
+			zone = r.zones[i%len(r.zones)]
+		}
+		if err := errors.Join(n.Plug(), n.Move(zone), n.Shape(testhost.Rate(r.scenario.Link(i)))); err != nil {
+			return err
+		}
+	}
+	for _, z := range r.zones {
+		if err := errors.Join(z.Shape(testhost.Rate(r.scenario.Nodes.Zones.Link)), z.Apart(r.scenario.Nodes.Zones.Apart)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// received returns how many bytes have come into each zone.
+func (r *run) received(ctx context.Context) ([]int64, error) {
+	var all []int64
+	for _, z := range r.zones {
+		n, err := z.Received(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	return all, nil
 }
 
 // prepare brings the nodes to where the clock starts: programs that run and
@@ -195,6 +217,10 @@ func (r *run) clock(ctx context.Context) error {
 	for i := range r.nodes {
 		before[i] = r.cpu(i)
 	}
+	received, err := r.received(ctx)
+	if err != nil {
+		return err
+	}
 	meter, err := rig.StartMeter()
 	if err != nil {
 		return err
@@ -226,6 +252,13 @@ func (r *run) clock(ctx context.Context) error {
 		err = missed
 	}
 	r.result.Load = meter.Load()
+	after, missed := r.received(ctx)
+	if err == nil {
+		err = missed
+	}
+	for i := range after {
+		r.result.Zones = append(r.result.Zones, after[i]-received[i])
+	}
 	for i := range r.nodes {
 		if node := &r.result.Nodes[i]; node.Fate != report.Killed {
 			node.CPU = (r.cpu(i) - before[i]).Seconds()

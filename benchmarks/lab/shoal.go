@@ -33,7 +33,7 @@ func (shoal) crew(ctx context.Context, st *stage) (crew, error) {
 		// The first three are what a cluster has as its addresses to join.
 		n, err := program.NewNode(ctx, host, program.NodeConfig{
 			Shoal: st.shoal, Name: "shoal", SwarmKey: st.key, Upstream: st.upstream,
-			Join: c.members[:min(i, 3)], Args: []string{"--no-mdns"},
+			Join: c.members[:min(i, 3)], Args: append([]string{"--no-mdns"}, c.zone(i)...),
 		})
 		if err != nil {
 			return nil, err
@@ -49,15 +49,27 @@ type shoalCrew struct {
 	members []*program.Node
 }
 
+// zone returns the arguments that tell a node its zone.
+func (c *shoalCrew) zone(node int) []string {
+	if len(c.zones) == 0 {
+		return nil
+	}
+	return []string{"--zone", fmt.Sprintf("site-%d", node%len(c.zones))}
+}
+
 func (c *shoalCrew) start(ctx context.Context, node int) error { return c.members[node].Start(ctx) }
 
 // connected waits until each node is connected to all others.
 func (c *shoalCrew) connected(ctx context.Context) error {
+	others := len(c.members) - 1
+	if zones := c.scenario.Nodes.Zones; zones.Apart {
+		others = len(c.members)/zones.Count - 1
+	}
 	for _, n := range c.members {
 		err := testhost.Until(ctx, readyTime, func(ctx context.Context) error {
 			s, err := n.Status(ctx)
-			if err == nil && s.Peers < len(c.members)-1 {
-				err = fmt.Errorf("%s is connected to %d of %d others", n.Host.Name, s.Peers, len(c.members)-1)
+			if err == nil && s.Peers < others {
+				err = fmt.Errorf("%s is connected to %d of %d others", n.Host.Name, s.Peers, others)
 			}
 			return err
 		})

@@ -105,6 +105,8 @@ func (s *Scenario) checks() []check {
 		{"purpose", s.Purpose != "", "is missing"},
 		{"nodes.count", s.Nodes.Count > 0, "must be at least 1"},
 		{"nodes.link", s.Nodes.Link > 0, "is missing"},
+		{"nodes.zones.count", s.Nodes.Zones.Count >= 0 && s.Nodes.Zones.Count <= s.Nodes.Count, "must be between 0 and the nodes"},
+		{"nodes.zones.link", s.Nodes.Zones.Count == 0 || s.Nodes.Zones.Link > 0, "is missing"},
 		{"nodes.seeded", s.Nodes.Seeded >= 0 && s.Cold() > 0, "must leave at least one cold node"},
 		{"nodes.slow.share", isShare(s.Nodes.Slow.Share), isNoShare},
 		{"nodes.slow.link", s.Nodes.Slow.Share == 0 || s.Nodes.Slow.Link > 0, "is missing"},

@@ -47,10 +47,21 @@ type Nodes struct {
 	Count int `yaml:"count" json:"count"`
 	// Link is the rate of each one's link, in each direction.
 	Link Rate `yaml:"link" json:"link"`
+	// Zones are the places that they are in.
+	Zones Zones `yaml:"zones" json:"zones"`
 	// Seeded is how many of them hold the whole image before it begins.
 	Seeded int `yaml:"seeded" json:"seeded"`
 	// Slow are some of the cold ones, on worse links.
 	Slow Slow `yaml:"slow" json:"slow"`
+}
+
+// Zones are places with a link of their own to everywhere else: node i is in
+// zone i modulo Count. Without a Count there is one place, and no such link.
+type Zones struct {
+	Count int  `yaml:"count" json:"count"`
+	Link  Rate `yaml:"link" json:"link"`
+	// Apart zones reach the origin, and not each other.
+	Apart bool `yaml:"apart" json:"apart"`
 }
 
 // Slow says how many of the cold nodes have a worse link, and which.
@@ -122,6 +133,9 @@ type Targets struct {
 	Client *float64 `yaml:"client" json:"client"`
 	// Copies is the body bytes that left the origin, by the image's bytes.
 	Copies *float64 `yaml:"copies" json:"copies"`
+	// Zone is what entered the zone that most entered over its link, all told,
+	// by the image's bytes.
+	Zone *float64 `yaml:"zone" json:"zone"`
 	// CPU is processor seconds of all nodes' programs per gigabyte delivered.
 	CPU *float64 `yaml:"cpu" json:"cpu"`
 }
@@ -138,7 +152,7 @@ func (t Targets) All() []Target {
 	for _, each := range []struct {
 		name string
 		most *float64
-	}{{"proven", t.Proven}, {"client", t.Client}, {"copies", t.Copies}, {"cpu", t.CPU}} {
+	}{{"proven", t.Proven}, {"client", t.Client}, {"copies", t.Copies}, {"zone", t.Zone}, {"cpu", t.CPU}} {
 		if each.most != nil {
 			all = append(all, Target{Name: each.name, Most: *each.most})
 		}

@@ -39,6 +39,7 @@ func configOf(s *scenario.Scenario) crowd.Config {
 	c := crowd.Default(s.Nodes.Count)
 	c.Pieces = int((s.Bytes() + c.PieceSize/2) / c.PieceSize)
 	c.Origin = float64(s.Origin.Link) / 8
+	c.Zones, c.Uplink, c.Apart = s.Nodes.Zones.Count, float64(s.Nodes.Zones.Link)/8, s.Nodes.Zones.Apart
 	c.NoRange = s.Origin.IgnoresRange
 	c.Cold = s.Arrivals.StartsNode
 	if c.Latency = s.Latency; c.Latency == 0 {

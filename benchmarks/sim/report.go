@@ -61,11 +61,11 @@ func peak() int64 {
 	return used.Maxrss << 10
 }
 
-const row = "%-20s %4s %8s %8s %6s %6s %8s | %7s %7s %7s %7s %7s | %7s %7s %7s %5s | %7s\n"
+const row = "%-20s %4s %8s %8s %6s %6s %6s %8s | %7s %7s %7s %7s %7s | %7s %7s %7s %5s | %7s\n"
 
 // heading begins the table. Times are in seconds; README.md explains them.
 func (r *report) heading(w io.Writer) {
-	fmt.Fprintf(w, row, "crowd", "seed", "bound", "makespan", "ratio", "copies", "median",
+	fmt.Fprintf(w, row, "crowd", "seed", "bound", "makespan", "ratio", "copies", "zone", "median",
 		"lead", "out", "oidle", "otwice", "tail", "head", "middle", "last", "up", "took")
 }
 
@@ -76,7 +76,7 @@ func (r *report) add(w io.Writer, o *outcome) {
 	seconds := func(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
 	two := func(f float64) string { return fmt.Sprintf("%.3f", f) }
 	s := &x.Spent
-	fmt.Fprintf(w, row, o.Scenario.Name, fmt.Sprint(o.Seed), seconds(x.Bound), seconds(x.Makespan), two(x.Ratio), two(x.Copies), seconds(x.Median),
+	fmt.Fprintf(w, row, o.Scenario.Name, fmt.Sprint(o.Seed), seconds(x.Bound), seconds(x.Makespan), two(x.Ratio), two(x.Copies), two(x.Inbound), seconds(x.Median),
 		seconds(s.Lead), seconds(s.Out), seconds(s.OriginIdle), seconds(s.OriginTwice), seconds(s.Tail),
 		seconds(s.Head), seconds(s.Middle), seconds(s.Last), fmt.Sprintf("%.2f", s.Uplinks), fmt.Sprintf("%.1f", o.Took))
 }

@@ -78,7 +78,7 @@ func (ch *Channel) dial(ctx context.Context, id peer.ID, addr string, buffer int
 	if err != nil {
 		return nil, fmt.Errorf("piece channel: %w", err)
 	}
-	trip := time.Since(began)
+	trip := roundTrip(raw, time.Since(began))
 	config, keys := ch.config(id)
 	b := newBuffered(raw, buffer, ch.buffers)
 	c := &Conn{

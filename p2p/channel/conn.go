@@ -62,8 +62,9 @@ type Conn struct {
 // empty until the first Read returned.
 func (c *Conn) RemotePeer() peer.ID { return c.remote }
 
-// RoundTrip returns how long the connection took to open, before TLS: one
-// round trip of the network. It is zero on an accepted connection.
+// RoundTrip returns the shortest round trip of the network that the kernel saw
+// while the connection was opened, or, where it does not say, how long that took
+// before TLS. It is zero on an accepted connection.
 func (c *Conn) RoundTrip() time.Duration { return c.trip }
 
 // handshake runs TLS and the proof, once.

@@ -34,7 +34,7 @@ func (w *word) equal(o *word) bool {
 // board is what a driver last had to say to its followers; part of driver.
 type board struct {
 	chain  bool          // there is a chain to give
-	claims bitset.BitSet // that were told
+	claims bitset.BitSet // that were told, with what comes from other zones
 	untold bool          // something may have changed since
 	at     time.Time     // when it was said
 	info   []byte        // what was said, without the progress
@@ -67,6 +67,7 @@ func (d *driver) tell() time.Duration {
 		return tellProgress - since
 	}
 	info.Claims.CopyFull(&d.board.claims)
+	d.board.claims.InPlaceUnion(info.Inbound)
 	d.board = board{chain: d.board.chain, claims: d.board.claims, at: time.Now(), info: state, bytes: progress}
 	info.Progress = progress
 	d.said.Store(&word{wire.FrameInfo, info.Marshal()})
@@ -75,17 +76,17 @@ func (d *driver) tell() time.Duration {
 }
 
 // claimsMore reports whether there are claims that nobody has heard of. These
-// do not wait: until they are told, somebody else may ask the origin for the
-// same.
+// do not wait: until they are told, somebody else may ask for the same.
 func (d *driver) claimsMore() bool {
-	return d.plan.Claims().DifferenceCardinality(&d.board.claims) > 0
+	told := &d.board.claims
+	return d.plan.Claims().DifferenceCardinality(told) > 0 || d.plan.Inbound().DifferenceCardinality(told) > 0
 }
 
 // state is what others need to know of the fill, without the progress.
 func (d *driver) state() wire.Info {
 	have, proven, vouched := inventory(d.fill)
 	info := wire.Info{
-		Size: d.want.Size, Chain: d.board.chain, Have: have, Proven: proven, Vouched: vouched, Claims: d.plan.Claims(),
+		Size: d.want.Size, Chain: d.board.chain, Have: have, Proven: proven, Vouched: vouched, Claims: d.plan.Claims(), Inbound: d.plan.Inbound(),
 		Volunteer: d.volunteered, Origin: wire.Origin(d.plan.Serving()),
 	}
 	if d.origins.current() == nil {

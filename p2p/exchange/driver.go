@@ -60,6 +60,7 @@ type driver struct {
 	settled     bool      // committed is closed
 	volunteered bool
 	small       bool          // the swarm is one in which everybody knows everybody
+	smallZone   bool          // or the zone is
 	aimed       bool          // the plan knows the origin
 	learnt      time.Duration // what held was when a member told the size
 	believed    peer.ID       // the member whose word the size is; empty if it is nobody's
@@ -78,6 +79,7 @@ type source struct {
 	rest    time.Time // not part of the plan before, because it failed
 	whole   bool
 	joined  bool // part of the plan
+	far     bool // in another zone
 	chained bool // was asked for its chain
 	tried   bool // was alone to give the blob, and it was wrong
 	odd     int  // pieces in conflict with others
@@ -194,7 +196,7 @@ func (d *driver) begin(ctx context.Context) error {
 	d.board.untold = true // what was left from an earlier fill
 	d.look()
 	for _, f := range known {
-		d.found(ctx, f)
+		d.found(f)
 	}
 	if d.plan.Done() { // restored whole: closure decides
 		d.settle(nil)
@@ -313,11 +315,12 @@ const tick = 250 * time.Millisecond
 
 // step carries out what the plan wants and returns when to look again.
 func (d *driver) step(ctx context.Context) time.Duration {
-	d.listen(ctx) // before anything is asked for that somebody claims
+	d.listen() // before anything is asked for that somebody claims
 	d.aimOrigin()
 	d.auditable()
 	d.reconcile()
 	d.fillUp()
+	d.askChains(ctx)
 	d.stepIn(ctx)
 	d.lookBeside()
 	granted, asked := d.reserve(), 0

@@ -31,7 +31,7 @@ type Holder struct {
 	Peer peer.ID
 	// Pieces are the "host:port" of its piece channel, best first.
 	Pieces []string
-	// Zone names the place that it is in; empty means nowhere.
+	// Zone names the place that it is in; empty means that nobody said.
 	Zone string
 }
 
@@ -84,6 +84,7 @@ type Exchange struct {
 	members   *budget      // pieces in memory from members
 	origin    *budget      // and from the origin
 	turns     *turns
+	around    surroundings
 	limits    limits
 
 	// originRate is what fills measured last, in bytes a second (float bits).

@@ -166,6 +166,9 @@ func (d *driver) delivered(r run, i int, bytes int64) {
 	d.x.metrics.fetched.WithLabelValues("peers").Add(float64(bytes))
 	if src := d.byID[r.Member]; src != nil {
 		src.failed = 0
+		if src.far {
+			d.x.metrics.otherZones.Add(float64(bytes))
+		}
 	}
 }
 

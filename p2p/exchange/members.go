@@ -27,24 +27,24 @@ const (
 const leftFor = 10 * time.Second
 
 // listen takes in what members said since the last time.
-func (d *driver) listen(ctx context.Context) {
+func (d *driver) listen() {
 	news := d.search.take()
 	if len(news) > 0 {
 		d.look()
 	}
 	for _, f := range news {
-		d.found(ctx, f)
+		d.found(f)
 	}
 }
 
 // look takes in how large the swarm is.
 func (d *driver) look() {
 	_, others := d.x.swarm.Near(0)
-	d.small = d.x.limits.degrees.Small(others + 1)
+	d.small, d.smallZone = d.x.limits.degrees.Small(others+1), d.x.smallZone()
 }
 
 // found takes in what a member said.
-func (d *driver) found(ctx context.Context, f found) {
+func (d *driver) found(f found) {
 	id := f.holder.Peer
 	src := d.sources[id]
 	switch {
@@ -67,7 +67,7 @@ func (d *driver) found(ctx context.Context, f found) {
 	}
 	if src == nil {
 		d.lastID++
-		src = &source{id: d.lastID, moved: time.Now()}
+		src = &source{id: d.lastID, moved: time.Now(), far: d.x.far(f.holder)}
 		d.sources[id] = src
 		d.byID[src.id] = src
 		if d.volunteered && !f.info.Volunteer {
@@ -89,9 +89,15 @@ func (d *driver) found(ctx context.Context, f found) {
 		d.spare(src)
 		return
 	}
-	if hasChain(f.info) && src.joined && !src.chained {
-		src.chained = true
-		d.io.Go(func() { d.fetchChain(ctx, id) })
+}
+
+// askChains asks those of whom it has become known for their chains.
+func (d *driver) askChains(ctx context.Context) {
+	for id, src := range d.sources {
+		if src.joined && !src.chained && hasChain(src.info) {
+			src.chained = true
+			d.io.Go(func() { d.fetchChain(ctx, id) })
+		}
 	}
 }
 
@@ -111,13 +117,13 @@ func (d *driver) join(src *source) {
 	if src.joined || src.refused || d.solo != nil && d.solo != src || time.Now().Before(src.rest) || !d.room(src) {
 		return
 	}
+	if src.far && !d.abroad() {
+		return
+	}
 	src.joined = true
-	d.plan.Join(src.id, ownership(string(src.holder.Peer)), d.x.far(src.holder))
+	d.plan.Join(src.id, ownership(string(src.holder.Peer)), src.far)
 	d.offer(src)
 }
-
-// far reports whether a member is in another zone than this node.
-func (x *Exchange) far(h Holder) bool { return h.Zone != x.swarm.Self().Zone }
 
 // offer tells the plan what a member says.
 func (d *driver) offer(src *source) {
@@ -126,7 +132,7 @@ func (d *driver) offer(src *source) {
 		has = has.Union(src.info.Vouched)
 	}
 	d.plan.Told(d.now(), src.id, plan.State{
-		Whole: src.whole, Has: has, Claims: src.info.Claims,
+		Whole: src.whole, Has: has, Claims: src.info.Claims, Inbound: src.info.Inbound,
 		Progress: src.info.Progress, Volunteer: src.info.Volunteer, Origin: plan.Serving(src.info.Origin),
 	})
 	if src.whole || has.Any() {
@@ -144,27 +150,30 @@ func ownership(name string) uint64 {
 // room reports whether the plan takes another member.
 func (d *driver) room(src *source) bool {
 	volunteers, others, wholes := d.joined()
+	side := src.side()
 	switch {
-	case volunteers+others+wholes >= maxMembers:
+	case volunteers+sum(others)+sum(wholes) >= maxMembers:
 		return false
 	case src.whole:
-		return wholes < maxWholes
+		return wholes[side] < maxWholes
+	case d.small || d.smallZone && side == within:
+		return true
 	}
-	return d.small || d.x.limits.degrees.Room(d.volunteered && src.info.Volunteer, volunteers, others)
+	return d.x.limits.degrees.Room(d.volunteered && src.info.Volunteer, volunteers, others[side])
 }
 
 // joined counts the members that are part of the plan: those that volunteer as
 // this node does, others, and those that have the whole.
-func (d *driver) joined() (volunteers, others, wholes int) {
+func (d *driver) joined() (volunteers int, others, wholes sides) {
 	for _, s := range d.sources {
 		switch {
 		case !s.joined:
 		case s.whole:
-			wholes++
+			wholes[s.side()]++
 		case d.volunteered && s.info.Volunteer:
 			volunteers++
 		default:
-			others++
+			others[s.side()]++
 		}
 	}
 	return volunteers, others, wholes
@@ -220,7 +229,8 @@ func (d *driver) fillUp() {
 		}
 	}
 	if _, others, _ := d.joined(); !d.plan.Done() {
-		d.search.recall(d.x.limits.degrees.Degree - others)
+		degree := d.x.limits.degrees.Degree
+		d.search.recall(sides{degree - others[within], degree - others[outside]})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 // metrics are the counters of the exchange.
 type metrics struct {
 	fetched     *prometheus.CounterVec // bytes by source: origin, peers
+	otherZones  prometheus.Counter     // bytes of those from peers
 	served      prometheus.Counter     // bytes
 	refused     *prometheus.CounterVec // requests of members by reason
 	fills       *prometheus.CounterVec // by result
@@ -31,6 +32,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	m := &metrics{
 		fetched:     vec("shoal_p2p_fetched_bytes_total", "Bytes of pieces that fills took, by source (origin, peers).", "source"),
+		otherZones:  counter("shoal_p2p_other_zone_bytes_total", "Bytes of pieces that fills took from members of other zones, which are among those from peers."),
 		served:      counter("shoal_p2p_served_bytes_total", "Bytes of pieces sent to members."),
 		refused:     vec("shoal_p2p_refused_requests_total", "Requests of members that were not served, by reason (busy, malformed, slow).", "reason"),
 		fills:       vec("shoal_p2p_fills_total", "Fills that ended, by result (ok, not_found, no_space, corrupt, failed).", "result"),
@@ -50,7 +52,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.fetched, m.served, m.refused, m.fills, m.bans, m.pieceErrors, m.followers, m.followed, m.told} {
+	for _, c := range []prometheus.Collector{m.fetched, m.otherZones, m.served, m.refused, m.fills, m.bans, m.pieceErrors, m.followers, m.followed, m.told} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("exchange: metrics: %w", err)
 		}

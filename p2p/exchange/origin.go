@@ -89,19 +89,19 @@ func (d *driver) aimOrigin() {
 // have the blob: no more than it takes them all to say no, and so none at all
 // if nobody is connected.
 func (d *driver) originsTurn() bool {
-	l := d.x.limits
-	state := d.search.state(1)
-	if state.idle {
-		return true
-	}
-	wait := l.swarmFirst
-	if d.want.Size >= 0 && d.want.Size < blob.PieceSize {
-		wait = l.swarmSmall
-	}
+	state, wait := d.search.state(1), d.swarmFirst()
 	if state.told {
-		wait = max(wait, l.swarmMore)
+		wait = max(wait, d.x.limits.swarmMore)
 	}
-	return d.held-d.learnt >= wait
+	return state.idle || d.held-d.learnt >= wait
+}
+
+// swarmFirst is the time that members have to say that they have the blob.
+func (d *driver) swarmFirst() time.Duration {
+	if d.want.Size >= 0 && d.want.Size < blob.PieceSize {
+		return d.x.limits.swarmSmall
+	}
+	return d.x.limits.swarmFirst
 }
 
 // originUsable reports whether there is an origin that answered last time it

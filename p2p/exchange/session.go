@@ -101,6 +101,7 @@ func (s *session) run(ctx context.Context) error {
 		s.teller = a.AddrPort().Addr()
 	}
 	s.trip.Store(int64(conn.RoundTrip()))
+	s.x.met.meet(s.holder.Peer).tripped(conn.RoundTrip())
 	s.x.metrics.followed.Inc()
 	defer s.x.metrics.followed.Dec()
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -42,26 +42,26 @@ func (s *search) spare(id peer.ID) {
 	a.leave = nil
 }
 
-// recall has spare members asked again until n are, those that had to make way
-// last.
-func (s *search) recall(n int) {
+// recall has spare members asked again until room of each side are, those that
+// had to make way last.
+func (s *search) recall(room sides) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range s.asked {
 		if a.back {
-			n--
+			room[s.x.side(a.holder)]--
 		}
 	}
 	for _, weak := range []bool{false, true} {
 		for id, a := range s.asked {
-			if n <= 0 {
+			if room[within] <= 0 && room[outside] <= 0 {
 				return
 			}
-			if s.available(id, a) && a.weak == weak {
+			if side := s.x.side(a.holder); s.available(id, a) && a.weak == weak && room[side] > 0 {
 				a.spare, a.back = false, true
 				s.met = append(s.met, a.holder)
 				wake(s.woken)
-				n--
+				room[side]--
 			}
 		}
 	}
@@ -73,12 +73,13 @@ func (s *search) available(id peer.ID, a *asked) bool {
 	return a.spare && !s.x.bans.Holds(id, time.Now())
 }
 
-// better reports whether there is a spare member that never had to make way.
-func (s *search) better() bool {
+// better reports whether there is a spare member of a side that never had to
+// make way.
+func (s *search) better(side int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, a := range s.asked {
-		if !a.weak && s.available(id, a) {
+		if !a.weak && s.available(id, a) && s.x.side(a.holder) == side {
 			return true
 		}
 	}
@@ -88,17 +89,21 @@ func (s *search) better() bool {
 // makeWay lets a member that has too little to offer go, if another can have its
 // place.
 func (d *driver) makeWay() {
-	if _, others, _ := d.joined(); d.small || others < d.x.limits.degrees.Degree || !d.search.better() {
+	if d.small {
 		return
 	}
-	m, ok := d.plan.Weak(d.now())
-	if !ok {
-		return
+	_, others, _ := d.joined()
+	for side, n := range others {
+		if n < d.x.limits.degrees.Degree || side == within && d.smallZone || !d.search.better(side) {
+			continue
+		}
+		if m, ok := d.plan.Weak(d.now(), side == outside); ok {
+			src := d.byID[m]
+			d.bench(src)
+			d.spare(src)
+			d.search.weaken(src.holder.Peer)
+		}
 	}
-	src := d.byID[m]
-	d.bench(src)
-	d.spare(src)
-	d.search.weaken(src.holder.Peer)
 }
 
 // weaken notes that a member had to make way.
@@ -111,30 +116,38 @@ func (s *search) weaken(id peer.ID) {
 }
 
 // crowding returns the test whether a follower of a blob takes one of the
-// places that there are; nil if places are not counted: in a small swarm, or
-// while the blob is not being filled, when there is little to say.
-func (x *Exchange) crowding(d digest.Digest) func(peer.ID) bool {
+// places that there are for its side; nil if places are not counted: in a small
+// swarm, or while the blob is not being filled, when there is little to say.
+func (x *Exchange) crowding(d digest.Digest) func(Holder) (side int, crowds bool) {
 	drivers := x.driving(d)
 	if _, others := x.swarm.Near(0); len(drivers) == 0 || x.limits.degrees.Small(others+1) {
 		return nil
 	}
-	return drivers[0].search.crowds
+	small := x.smallZone()
+	return func(h Holder) (side int, crowds bool) {
+		side = x.side(h)
+		return side, (side == outside || !small) && drivers[0].search.crowds(h.Peer)
+	}
 }
 
 // full reports whether as many members follow a blob as may, so that w finds no
 // room. mu is held.
-func (fs *followers) full(w *watch, crowds func(peer.ID) bool) bool {
+func (fs *followers) full(w *watch, crowds func(Holder) (int, bool)) bool {
 	of := fs.blobs[w.blob]
-	if len(of) >= maxWatchers || crowds == nil || !crowds(w.by.holder.Peer) {
+	if len(of) >= maxWatchers || crowds == nil {
 		return len(of) >= maxWatchers
 	}
-	n := 0
+	side, counts := crowds(w.by.holder)
+	if !counts {
+		return false
+	}
+	var n sides
 	for o := range of {
-		if crowds(o.by.holder.Peer) {
-			n++
+		if other, counts := crowds(o.by.holder); counts {
+			n[other]++
 		}
 	}
-	return n >= fs.x.limits.degrees.Followers
+	return n[side] >= fs.x.limits.degrees.Followers
 }
 
 // trim lets followers go that found room before it was known that they take it:
@@ -146,12 +159,13 @@ func (fs *followers) trim(d digest.Digest) {
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	n := 0
+	var n sides
 	for w := range fs.blobs[d] {
-		if !crowds(w.by.holder.Peer) {
+		side, counts := crowds(w.by.holder)
+		if !counts {
 			continue
 		}
-		if n++; n > fs.x.limits.degrees.Followers {
+		if n[side]++; n[side] > fs.x.limits.degrees.Followers {
 			w.by.forget(w)
 			w.by.refuse(w)
 		}

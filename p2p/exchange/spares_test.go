@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +31,10 @@ func crowded(t *testing.T, others int, volunteers bool) (d *driver, left map[pee
 		bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), log: slog.New(slog.DiscardHandler),
 	}
 	x.followers = newFollowers(x)
+	var err error
+	if x.met, err = newAcquaintances("self"); err != nil {
+		t.Fatal(err)
+	}
 	want := blob.Descriptor{Digest: digest.FromString("x"), Size: 4 * blob.PieceSize}
 	d = newDriver(x, key{want.Digest, want.Size}, want)
 	d.plan = plan.New(plan.Config{Size: want.Size, PieceSize: blob.PieceSize, Tuning: plan.Defaults()})
@@ -57,7 +60,7 @@ func tells(d *driver, left map[peer.ID]int, k int, info wire.Info) {
 	}
 	info.Size, info.Proven, info.Claims = d.want.Size, bitset.New(4), bitset.New(4)
 	d.search.hear(id, said{info: info})
-	d.listen(context.Background())
+	d.listen()
 }
 
 // A plan takes as many members as are good for it; the others are let go, and
@@ -90,7 +93,7 @@ func TestPlansTakeFewMembers(t *testing.T) {
 					tells(d, left, n, wire.Info{Volunteer: true})
 				}
 				volunteers, others, wholes := d.joined()
-				if got := volunteers + others; got != c.joined || wholes != 0 {
+				if got := volunteers + sum(others); got != c.joined || sum(wholes) != 0 {
 					t.Errorf("%d members of %d, %d whole; want %d", got, n, wholes, c.joined)
 				}
 				if len(left) != n-c.joined {
@@ -100,7 +103,7 @@ func TestPlansTakeFewMembers(t *testing.T) {
 					n++
 					tells(d, left, n, wire.Info{Whole: true})
 				}
-				if _, _, wholes := d.joined(); wholes != min(maxWholes, maxMembers-c.joined) {
+				if _, _, wholes := d.joined(); sum(wholes) != min(maxWholes, maxMembers-c.joined) {
 					t.Errorf("%d members with the whole", wholes)
 				}
 			})
@@ -133,7 +136,7 @@ func TestSparesReplaceThoseThatGo(t *testing.T) {
 		}
 		d.search.hear(id, said{err: errors.New("broken")})
 	}
-	d.listen(t.Context())
+	d.listen()
 	for range 3 {
 		d.fillUp()
 	}
@@ -144,8 +147,8 @@ func TestSparesReplaceThoseThatGo(t *testing.T) {
 		d.search.hear(h.Peer, said{info: wire.Info{Size: d.want.Size, Proven: bitset.New(4), Claims: bitset.New(4)}})
 	}
 	d.search.met = nil
-	d.listen(t.Context())
-	if _, others, _ := d.joined(); others != degree {
+	d.listen()
+	if _, others, _ := d.joined(); others[within] != degree {
 		t.Errorf("%d members, want %d", others, degree)
 	}
 	if d.fillUp(); len(d.search.met) != 0 {
@@ -153,7 +156,7 @@ func TestSparesReplaceThoseThatGo(t *testing.T) {
 	}
 	for id := range d.sources { // again
 		d.search.hear(id, said{err: errors.New("broken")})
-		d.listen(t.Context())
+		d.listen()
 		break
 	}
 	if d.fillUp(); len(d.search.met) != 1 {
@@ -188,16 +191,16 @@ func TestWhoHasLittleMakesWay(t *testing.T) {
 	for range 3 { // within less than WeakEvery
 		d.fillUp()
 	}
-	if _, others, _ := d.joined(); others != degree-1 || len(left) != 2 {
+	if _, others, _ := d.joined(); others[within] != degree-1 || len(left) != 2 {
 		t.Fatalf("%d members are left, %d were let go; want %d and 2", others, len(left), degree-1)
 	}
 	if len(d.search.met) != 1 || d.search.met[0].Peer != peer.ID(fmt.Sprint(degree)) {
 		t.Fatalf("%v are asked, want the one that was spare", d.search.met)
 	}
-	if d.search.better() {
+	if d.search.better(within) {
 		t.Error("who had to make way is better than others")
 	}
-	d.search.recall(2) // one is coming back
+	d.search.recall(sides{2, 0}) // one is coming back
 	if len(d.search.met) != 2 {
 		t.Errorf("%d are asked although there is nobody else", len(d.search.met))
 	}
@@ -215,8 +218,8 @@ func TestWhoFailedIsNotSpare(t *testing.T) {
 		failed := d.sources["0"]
 		d.leave(failed)
 		tells(d, left, degree, wire.Info{}) // the spare one, which was asked again
-		if volunteers, others, _ := d.joined(); volunteers+others != degree {
-			t.Fatalf("%d members", volunteers+others)
+		if volunteers, others, _ := d.joined(); volunteers+sum(others) != degree {
+			t.Fatalf("%d members", volunteers+sum(others))
 		}
 		tells(d, left, 0, wire.Info{})
 		if d.sources["0"] != failed {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -67,6 +68,17 @@ func (a *acquaintances) meet(id peer.ID) *account {
 		return known
 	}
 	return fresh
+}
+
+// trip returns the shortest round trip to a member; zero if it is not known.
+func (a *acquaintances) trip(id peer.ID) time.Duration {
+	known, ok := a.met.Peek(id)
+	if !ok {
+		return 0
+	}
+	known.mu.Lock()
+	defer known.mu.Unlock()
+	return known.trip
 }
 
 func (a *acquaintances) know(id peer.ID) bool { return id == a.self || a.met.Contains(id) }

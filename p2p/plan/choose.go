@@ -29,12 +29,16 @@ func (p *Plan) choose(now time.Duration, m *member) (first, count int, ok bool) 
 	if !p.findCandidates(m) {
 		return 0, 0, false
 	}
+	brings := m.far && p.shared()
+	if brings && !p.bring(now) {
+		return 0, 0, false
+	}
 	if m.failures > 0 { // on trial: a piece that nobody waits for
 		i, _ := p.candidates.PreviousSet(uint(p.pieces - 1))
 		return int(i), 1, true
 	}
 	most := p.runOf(now, m)
-	if m.far || m.has == nil {
+	if m.has == nil && !brings {
 		if first, count, ok = p.scarce(most); ok {
 			return first, count, true
 		}
@@ -59,8 +63,9 @@ func (p *Plan) findCandidates(m *member) bool {
 		}
 	}
 	if m.far {
+		coming := p.coming.some.Words()
 		for k, w := range p.near.some.Words() {
-			c[k] &^= w
+			c[k] &^= w | coming[k]
 		}
 	}
 	if p.originHelps() && p.audit.Any() {

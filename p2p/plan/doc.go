@@ -29,9 +29,8 @@
 //
 // Every live member works at once, each with several requests in flight. No
 // shares are computed: the member that would be idle soonest is asked next, so
-// shares follow the measured rates by themselves. A member in another zone is
-// asked only when no member of the own zone offers the piece. What a member
-// offers is its word; a piece that it gave wrongly is not asked from it again
+// shares follow the measured rates by themselves. What a member offers is its
+// word; a piece that it gave wrongly is not asked from it again
 // (Lost), and a member that fails is left alone for a while, doubling.
 //
 // In a crowd, where everybody asks everybody, more requests do not bring more:
@@ -43,11 +42,28 @@
 // the last catch up, for whom all wait. A member with much less than this node
 // has is slow, and makes way for another if there is one (Weak).
 //
-// A member that has the whole blob while most others of the zone have not, and
-// any member of another zone, is one that many ask. Of what it has, near the
-// head, each node takes first the pieces that are its own by rendezvous among
-// the fillers: each piece leaves such a member about once, and is traded from
-// then on.
+// A member that has the whole blob while most others of the zone have not is one
+// that many ask. Of what it has, near the head, each node takes first the pieces
+// that are its own by rendezvous among the fillers: each piece leaves such a
+// member about once, and is traded from then on.
+//
+// # Zones
+//
+// A zone is a place behind one link. What comes into it should come once. A
+// member of another zone is asked only for pieces that no member of the own
+// offers or is about to bring: members of a zone tell each other what their
+// requests to other zones will bring (Inbound), beside their claims. Each piece
+// is some filler's to bring, by rendezvous among those of the zone; who has
+// nothing of its own to bring takes what nobody has begun, one after the other by
+// rank (Stagger), so that a fresh piece is its owner's. What is in flight into
+// the zone from all its members together is no more than the link needs
+// (AbroadPieces): more would wait there, and at the links of other zones, which
+// then serve nobody soon. Nobody is overtaken there, because all that comes in
+// shares the link, and what a mate brings is waited for as long as four pieces
+// take. Who fetches a piece from the origin, for all zones, is decided as below;
+// members of a zone that leave the plan do so one after the other and ask the
+// origin for different pieces. Who is alone in its zone has nobody to share
+// with, and asks members of other zones as any others.
 //
 // # Stalls
 //

@@ -25,7 +25,9 @@ func (p *Plan) Progress(now time.Duration, id ID, bytes int64) {
 	} else {
 		r.from.rate.add(now, bytes)
 		r.from.owed = max(0, r.from.owed-bytes)
-		p.swarm.add(now, bytes)
+		if p.swarm.add(now, bytes); r.from.far {
+			p.abroad.rate.add(now, bytes)
+		}
 	}
 	p.all.add(now, bytes)
 	p.stall(r, false) // it may have woken up

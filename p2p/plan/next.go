@@ -170,6 +170,9 @@ func (p *Plan) NextWake(now time.Duration) (time.Duration, bool) {
 			soon(p.originWake(now))
 		}
 	}
+	if p.abroad.next < never {
+		soon(p.abroad.next)
+	}
 	if len(p.requests) > 0 {
 		soon(now + tick) // rates fall while nothing comes
 	}

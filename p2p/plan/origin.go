@@ -99,9 +99,15 @@ func (p *Plan) judge(now time.Duration) {
 // origin for what others should: nodes that wait for the same owners do not
 // ask all at once.
 func (p *Plan) patience() time.Duration {
-	wait := p.tune.Window * (buckets - 1) / buckets
-	if o := p.own(); o.me < 0 && len(o.list) > 0 {
+	o, wait := p.own(), p.tune.Window*(buckets-1)/buckets
+	if o.me < 0 && len(o.list) > 0 {
 		wait += time.Duration(mix(o.self) % uint64(2*p.tune.Window))
+	}
+	if p.shared() && p.far.live > 0 {
+		wait += time.Duration(p.outbid(everything, claim(o.key, everything, o.self))) * p.tune.Window
+		if o.me < 0 {
+			wait += 2 * p.tune.Window
+		}
 	}
 	return wait
 }
@@ -221,6 +227,7 @@ func (p *Plan) mine() func(i int) bool {
 func (p *Plan) chooseAnything(now time.Duration, most int) (first, count int, ok bool) {
 	for _, test := range []func(i int) bool{
 		p.unclaimed,
+		func(i int) bool { return !p.near.has(i) && p.coming.of[i] == 0 },
 		func(i int) bool { return p.near.of[i]+p.far.of[i] == 0 },
 		func(int) bool { return true },
 	} {

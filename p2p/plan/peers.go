@@ -11,8 +11,15 @@ import (
 // first, until nobody takes more.
 func (p *Plan) askMembers(now time.Duration, room int) []Request {
 	p.look, p.looked = false, now
-	left := p.budget(now)
-	if left <= 0 {
+	p.impatient(now)
+	shared := p.shared()
+	left := p.budget(now, shared)
+	abroad := &left
+	if shared {
+		room := p.abroadRoom(now)
+		abroad = &room
+	}
+	if left <= 0 && *abroad <= 0 {
 		return nil
 	}
 	dryIn := dryIn
@@ -31,12 +38,20 @@ func (p *Plan) askMembers(now time.Duration, room int) []Request {
 		}
 	}
 	heap.Init(&p.free)
-	for len(p.free) > 0 && room > 0 && left > 0 {
+	for len(p.free) > 0 && room > 0 {
 		m := p.free[0].member
+		left := &left
+		if m.far {
+			left = abroad
+		}
+		if *left <= 0 {
+			heap.Pop(&p.free)
+			continue
+		}
 		first, count, ok := p.assign(now, m, slowest)
 		if ok {
 			start = append(start, p.begin(now, m.id, first, count, false))
-			left -= p.bytes(first, count)
+			*left -= p.bytes(first, count)
 			room--
 		}
 		if !ok || !p.takesMore(now, m) {
@@ -58,8 +73,9 @@ func (p *Plan) askMembers(now time.Duration, room int) []Request {
 // from the slow. But who has many members has more that are busy, and waits for
 // these; and who is behind may have more in flight than who is ahead. Among a
 // few members it only keeps a slow link from being shared by more requests than
-// can show signs of life.
-func (p *Plan) budget(now time.Duration) int64 {
+// can show signs of life. What is in flight from other zones has a budget of its
+// own in a zone that is shared.
+func (p *Plan) budget(now time.Duration, shared bool) int64 {
 	rate, _ := p.swarm.rate(now)
 	if p.swarm.settled(now) {
 		p.peak = max(p.peak, rate)
@@ -74,7 +90,9 @@ func (p *Plan) budget(now time.Duration) int64 {
 		return math.MaxInt64
 	}
 	for _, m := range p.order {
-		most -= m.owed
+		if !m.far || !shared {
+			most -= m.owed
+		}
 	}
 	return most
 }
@@ -105,7 +123,9 @@ func (p *Plan) allowance() int64 {
 func (p *Plan) assign(now time.Duration, m *member, slowest time.Duration) (first, count int, ok bool) {
 	own, known := idleIn(now, m, p.piece)
 	own = max(own, p.passes())
-	ahead := known && m.failures == 0 && 2*own < slowest // may be much sooner than others
+	// It may be much sooner than others, but not over the link of a zone, which
+	// all that comes in shares.
+	ahead := known && m.failures == 0 && 2*own < slowest && (!m.far || !p.shared())
 	if ahead {
 		if i, found := p.overtake(now, m.id, own, p.tune.StallAfter, p.holdsUp(m)); found {
 			return i, 1, true

@@ -67,6 +67,7 @@ type Plan struct {
 	near    supply         // by live members of the own zone
 	far     supply         // by those of others
 	claimed counts         // by members that fetch from the origin
+	coming  counts         // by members of the own zone that fetch from outside it
 	missing int
 
 	members  map[Member]*member
@@ -77,6 +78,7 @@ type Plan struct {
 	origin   origin
 	owners   owners
 	seeds    seeds
+	abroad   abroad
 	swarm    meter         // bytes from members other than the origin
 	all      meter         // bytes from everybody
 	beside   meter         // bytes of other fills of this node
@@ -123,6 +125,10 @@ type member struct {
 	stuck     time.Duration  // since when what it has claimed will come very late
 	volunteer bool
 	serving   Serving
+
+	inbound *bitset.BitSet // what it is about to bring from other zones, if it is of this one; nil if nothing yet
+	brought time.Duration  // when that last changed
+	vain    bool           // too long ago: it does not count
 }
 
 // New returns the plan for a blob. It knows no members.
@@ -133,11 +139,11 @@ func New(c Config) *Plan {
 		rng:  rand.New(rand.NewPCG(c.Seed, uint64(c.Size))),
 		here: bitset.New(uint(n)), open: bitset.New(uint(n)), audit: bitset.New(uint(n)),
 		asked: bitset.New(uint(n)), owed: make([]uint8, n),
-		near: supply{counts: newCounts(n)}, far: supply{counts: newCounts(n)}, claimed: newCounts(n),
+		near: supply{counts: newCounts(n)}, far: supply{counts: newCounts(n)}, claimed: newCounts(n), coming: newCounts(n),
 		members: map[Member]*member{}, byID: map[ID]*request{},
 		owners: owners{self: c.Self, key: c.Key, volunteer: c.Volunteer, stale: true},
-		seeds:  seeds{stale: true},
-		swarm:  newMeter(c.Tuning.Window), all: newMeter(c.Tuning.Window), beside: newMeter(c.Tuning.Window),
+		seeds:  seeds{stale: true}, abroad: newAbroad(n, c.Tuning.Window),
+		swarm: newMeter(c.Tuning.Window), all: newMeter(c.Tuning.Window), beside: newMeter(c.Tuning.Window),
 		due: never, look: true, trip: tick, candidates: bitset.New(uint(n)),
 	}
 	p.ties = p.rng.Uint64()
@@ -199,8 +205,9 @@ func (p *Plan) Gone(now time.Duration, m Member) {
 	}
 	p.count(mem, false)
 	if !mem.silent {
-		p.claimed.addAll(mem.claims, false)
+		p.claimAll(mem, false)
 	}
+	p.await(mem, false)
 	delete(p.members, m)
 	for i, o := range p.order {
 		if o == mem {

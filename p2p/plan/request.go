@@ -22,6 +22,8 @@ func (p *Plan) hold(r *request, i int) {
 	p.open.Clear(uint(i))
 	if r.Member == Origin {
 		p.asked.Set(uint(i))
+	} else if r.from.far {
+		p.abroad.asked.Set(uint(i))
 	}
 }
 
@@ -30,7 +32,10 @@ func (p *Plan) release(r *request, i int) {
 	if r.Member == Origin {
 		p.asked.Clear(uint(i))
 	}
-	if p.owed[i] == 0 && !p.here.Test(uint(i)) {
+	if p.owed[i] > 0 {
+		return
+	}
+	if p.abroad.asked.Clear(uint(i)); !p.here.Test(uint(i)) {
 		p.open.Set(uint(i))
 	}
 }

@@ -1,6 +1,10 @@
 package plan
 
-import "github.com/bits-and-blooms/bitset"
+import (
+	"math"
+
+	"github.com/bits-and-blooms/bitset"
+)
 
 // seeds is which pieces this node fetches first from members that many ask:
 // those that have the whole blob, and those of other zones. It shares them with
@@ -8,7 +12,8 @@ import "github.com/bits-and-blooms/bitset"
 // that each piece leaves such a member about once and is traded from then on.
 type seeds struct {
 	stale bool
-	mine  *bitset.BitSet
+	rank  []uint8        // by run, how many of the fillers come before this node
+	mine  *bitset.BitSet // where none does
 }
 
 // scarce returns the run of candidates that a member which many ask is to give:
@@ -40,25 +45,27 @@ func (p *Plan) shareSeeds() {
 		return
 	}
 	s.stale = false
+	length := p.runLength()
 	if s.mine == nil {
 		s.mine = bitset.New(uint(p.pieces))
+		s.rank = make([]uint8, (p.pieces+length-1)/length)
 	}
 	s.mine.ClearAll()
-	length := p.runLength()
-	for run := range (p.pieces + length - 1) / length {
+	for run := range s.rank {
 		own := claim(p.owners.key, run, p.owners.self)
-		if !p.outbid(run, own) {
+		if s.rank[run] = p.outbid(run, own); s.rank[run] == 0 {
 			s.mine.SetRange(uint(run*length), uint(min(p.pieces, (run+1)*length)))
 		}
 	}
 }
 
-// outbid reports whether another filler of the zone has a heavier claim.
-func (p *Plan) outbid(run int, own uint64) bool {
+// outbid returns how many other fillers of the zone have a heavier claim.
+func (p *Plan) outbid(run int, own uint64) uint8 {
+	n := 0
 	for _, m := range p.order {
 		if !m.whole && !m.far && claim(p.owners.key, run, m.node) > own {
-			return true
+			n++
 		}
 	}
-	return false
+	return uint8(min(n, math.MaxUint8))
 }

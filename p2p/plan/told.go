@@ -25,6 +25,9 @@ type State struct {
 	// Has are the pieces that it will give, and Claims those that its
 	// requests to the origin are about to bring; nil means none.
 	Has, Claims *bitset.BitSet
+	// Inbound are the pieces that its requests to members of other zones are
+	// about to bring; nil means none. It counts only from the own zone.
+	Inbound *bitset.BitSet
 	// Progress counts the bytes of this blob that it has had from the origin.
 	Progress int64
 	// Volunteer means that it may own runs.
@@ -47,6 +50,7 @@ func (p *Plan) Told(now time.Duration, m Member, s State) {
 		p.update(mem, s.Has)
 	}
 	p.toldOfOrigin(now, mem, s)
+	p.toldInbound(now, mem, s.Inbound)
 }
 
 // replace sets what m offers, without what it was refused for.
@@ -97,7 +101,7 @@ func (p *Plan) toldOfOrigin(now time.Duration, m *member, s State) {
 			m.claims.SetTo(uint(i), in)
 			m.turned = now
 			if !m.silent {
-				p.claimed.add(i, in)
+				p.claims(m, i, in)
 			}
 		})
 		if idle && m.claims.Any() {
@@ -129,8 +133,22 @@ func (p *Plan) silence(m *member, yes bool) {
 		return
 	}
 	m.silent = yes
-	p.claimed.addAll(m.claims, !yes)
+	p.claimAll(m, !yes)
 	p.owners.stale = true
+}
+
+// claims counts that m fetches piece i from the origin, or does not any more.
+func (p *Plan) claims(m *member, i int, in bool) {
+	if p.claimed.add(i, in); !m.far {
+		p.come(i, in)
+	}
+}
+
+// claimAll does so for all that m claims.
+func (p *Plan) claimAll(m *member, in bool) {
+	if p.claimed.addAll(m.claims, in); !m.far {
+		p.coming.addAll(m.claims, in)
+	}
 }
 
 // Claims returns the pieces that this node's requests to the origin are about

@@ -29,8 +29,9 @@ func TestCountsFollowWhatIsTold(t *testing.T) {
 				p.Lost(rng.IntN(pieces), m, false)
 			default:
 				s := State{Has: some(rng, pieces, rng.Float64()), Claims: some(rng, pieces, 0.1), Whole: rng.IntN(10) == 0}
+				s.Inbound = some(rng, pieces, 0.1)
 				if rng.IntN(5) == 0 {
-					s.Claims = nil
+					s.Claims, s.Inbound = nil, nil
 				}
 				p.Join(m, uint64(m), m > 3)
 				p.Told(now, m, s)
@@ -44,7 +45,7 @@ func TestCountsFollowWhatIsTold(t *testing.T) {
 
 func check(t *testing.T, p *Plan, last map[Member]State) {
 	t.Helper()
-	var near, far, claimed [130]int32
+	var near, far, claimed, coming [130]int32
 	wholes := 0
 	for m, s := range last {
 		mem := p.members[m]
@@ -63,6 +64,12 @@ func check(t *testing.T, p *Plan, last map[Member]State) {
 			}
 			if s.Claims != nil && s.Claims.Test(uint(i)) {
 				claimed[i]++
+				if !mem.far {
+					coming[i]++
+				}
+			}
+			if s.Inbound != nil && s.Inbound.Test(uint(i)) && !mem.far {
+				coming[i]++
 			}
 			if refused := mem.refused != nil && mem.refused.Test(uint(i)); mem.offers(i) != ((s.Whole || s.Has.Test(uint(i))) && !refused) {
 				t.Fatalf("member %d offers piece %d: %v, refused %v", m, i, mem.offers(i), refused)
@@ -72,7 +79,7 @@ func check(t *testing.T, p *Plan, last map[Member]State) {
 	for name, c := range map[string]struct {
 		got  counts
 		want []int32
-	}{"near": {p.near.counts, near[:]}, "far": {p.far.counts, far[:]}, "claimed": {p.claimed, claimed[:]}} {
+	}{"near": {p.near.counts, near[:]}, "far": {p.far.counts, far[:]}, "claimed": {p.claimed, claimed[:]}, "coming": {p.coming, coming[:]}} {
 		if !slices.Equal(c.got.of, c.want) {
 			t.Fatalf("%s: %v, want %v", name, c.got.of, c.want)
 		}

@@ -87,6 +87,9 @@ type Tuning struct {
 	// owners, 5 pieces 1.142 and 1.074, 4 and one for every 10 members 1.086
 	// and 1.079.
 	Crowd, CrowdPieces, CrowdMembers int
+	// AbroadPieces is how many pieces may be in flight into a zone that several
+	// share, or what arrives in OriginAhead if that is more.
+	AbroadPieces int
 	// Behind is how many pieces fewer than the median of its members a node in
 	// a crowd must have to have one more in flight, BehindMost such pieces at
 	// most; one that has as many pieces more has one fewer in flight, AheadMost
@@ -148,6 +151,7 @@ func Defaults() Tuning {
 		Crowd:           3,
 		CrowdPieces:     4,
 		CrowdMembers:    10,
+		AbroadPieces:    4,
 		Behind:          2,
 		BehindMost:      3,
 		AheadMost:       2,

@@ -38,7 +38,7 @@ func TestWhoHasLittleIsWeak(t *testing.T) {
 			p.Told(0, 1, State{Has: some((c.here + 1) / 2)})
 			p.Join(2, 2, false)
 			p.Told(0, 2, c.second)
-			if m, ok := p.Weak(0); ok != c.weak || ok && m != 2 {
+			if m, ok := p.Weak(0, false); ok != c.weak || ok && m != 2 {
 				t.Errorf("Weak: %d, %v", m, ok)
 			}
 		})
@@ -56,7 +56,7 @@ func TestTheWeakGoOneAtATime(t *testing.T) {
 	}
 	var went []Member
 	for now := time.Duration(0); now <= 2*tune.WeakEvery; now += tune.WeakEvery / 5 {
-		if m, ok := p.Weak(now); ok {
+		if m, ok := p.Weak(now, false); ok {
 			if now != time.Duration(len(went))*tune.WeakEvery {
 				t.Errorf("%d goes after %v", m, now)
 			}
@@ -66,5 +66,19 @@ func TestTheWeakGoOneAtATime(t *testing.T) {
 	}
 	if len(went) != 3 || went[0] != 2 || went[1] != 3 || went[2] != 1 {
 		t.Errorf("%v went, want 2, 3 and 1", went)
+	}
+}
+
+// TestTheWeakOfASide: members of the own zone make way for others of it.
+func TestTheWeakOfASide(t *testing.T) {
+	for _, far := range []bool{false, true} {
+		p := New(Config{Size: 100 * testPiece, PieceSize: testPiece, Here: bitset.New(100).SetRange(0, 60), Tuning: Defaults()})
+		for m, other := range map[Member]bool{1: false, 2: true} {
+			p.Join(m, uint64(m), other)
+			p.Told(0, m, State{Has: bitset.New(100).Set(uint(m))})
+		}
+		if m, ok := p.Weak(0, far); !ok || p.members[m].far != far {
+			t.Errorf("of the side %v member %d is weak (%v)", far, m, ok)
+		}
 	}
 }

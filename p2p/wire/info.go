@@ -28,6 +28,9 @@ type Info struct {
 	// Claims holds the pieces of the member's own requests to the origin that
 	// are in flight; nil means none.
 	Claims *bitset.BitSet
+	// Inbound holds the pieces of its requests to members of other zones that
+	// are in flight; nil means none. It is for members of its own zone.
+	Inbound *bitset.BitSet
 	// Progress is how many bytes of the blob the member has had from the
 	// origin since its fill began.
 	Progress int64
@@ -60,6 +63,7 @@ const (
 	tagClaims   = 6 // the same; may be missing
 	tagProgress = 7 // 8 bytes, big endian; may be missing
 	tagOrigin   = 8 // 1 byte; may be missing
+	tagInbound  = 9 // bitmap; may be missing
 
 	flagWhole     = 1
 	flagChain     = 2
@@ -75,6 +79,10 @@ const MaxInfo = bitmaps*(blob.MaxSize/blob.PieceSize/8) + infoRoom
 const (
 	bitmaps  = 4    // in an Info
 	infoRoom = 4096 // for the other fields, and for fields to come
+
+	// maxInbound is how many pieces a blob may have for Inbound to find room
+	// there: a member that does not know it reads no more.
+	maxInbound = infoRoom / 2 * 8
 )
 
 // InfoLimit returns the most bytes of an Info about a blob of size bytes.
@@ -112,6 +120,9 @@ func (i Info) Marshal() []byte {
 	}
 	if i.Claims != nil && i.Claims.Any() {
 		b = appendField(b, tagClaims, bitmap(i.Claims, i.Size))
+	}
+	if i.Inbound != nil && i.Inbound.Any() && blob.PieceCount(i.Size) <= maxInbound {
+		b = appendField(b, tagInbound, bitmap(i.Inbound, i.Size))
 	}
 	return b
 }
@@ -168,13 +179,16 @@ func ParseInfo(b []byte) (Info, error) {
 		return Info{}, fmt.Errorf("%w: an info without bitmaps", ErrMalformed)
 	}
 	for tag, set := range map[byte]**bitset.BitSet{
-		tagHave: &i.Have, tagProven: &i.Proven, tagVouched: &i.Vouched, tagClaims: &i.Claims,
+		tagHave: &i.Have, tagProven: &i.Proven, tagVouched: &i.Vouched, tagClaims: &i.Claims, tagInbound: &i.Inbound,
 	} {
 		if body, there := fields[tag]; there {
 			if *set, err = parseBitmap(body, i.Size); err != nil {
 				return Info{}, err
 			}
 		}
+	}
+	if blob.PieceCount(i.Size) > maxInbound {
+		i.Inbound = nil
 	}
 	return i, i.checkSets()
 }

@@ -70,7 +70,7 @@ func TestInfo(t *testing.T) {
 		{Size: 8*blob.PieceSize + 1, Chain: true, Have: have, Proven: have},
 		{Size: 0, Have: bitset.New(0), Proven: bitset.New(0)},
 		{
-			Size: 9 * blob.PieceSize, Have: have, Proven: bitset.New(9), Vouched: bitset.New(9).Set(7), Claims: bitset.New(9).Set(1),
+			Size: 9 * blob.PieceSize, Have: have, Proven: bitset.New(9), Vouched: bitset.New(9).Set(7), Claims: bitset.New(9).Set(1), Inbound: bitset.New(9).Set(2),
 			Progress: 1 << 40, Volunteer: true, Origin: OriginStreams,
 		},
 		{Size: 1, Whole: true, Volunteer: true, Progress: 1, Origin: OriginUnreachable},
@@ -84,7 +84,7 @@ func TestInfo(t *testing.T) {
 			t.Errorf("bitmaps of %+v became %v and %v", i, got.Have, got.Proven)
 		}
 		if got.Progress != i.Progress || got.Volunteer != i.Volunteer || got.Origin != i.Origin ||
-			i.Vouched != nil && !got.Vouched.Equal(i.Vouched) || i.Claims != nil && !got.Claims.Equal(i.Claims) {
+			i.Vouched != nil && !got.Vouched.Equal(i.Vouched) || i.Claims != nil && !got.Claims.Equal(i.Claims) || i.Inbound != nil && !got.Inbound.Equal(i.Inbound) {
 			t.Errorf("%+v became %+v", i, got)
 		}
 		// A newer member may say more.
@@ -141,7 +141,7 @@ func TestLargestInfoFits(t *testing.T) {
 	n := uint(blob.PieceCount(blob.MaxSize))
 	for _, size := range []int64{blob.MaxSize, 9 * blob.PieceSize, 1, 0} {
 		all := bitset.New(n).SetAll()
-		b := Info{Size: size, Have: all, Proven: all, Vouched: all, Claims: all, Progress: 1, Origin: OriginRanged}.Marshal()
+		b := Info{Size: size, Have: all, Proven: all, Vouched: all, Claims: all, Inbound: all, Progress: 1, Origin: OriginRanged}.Marshal()
 		if len(b) > MaxInfo || int64(len(b)) > InfoLimit(size) {
 			t.Errorf("%d bytes about %d, over the %d that are read", len(b), size, InfoLimit(size))
 		}
@@ -176,7 +176,7 @@ func FuzzParseInfo(f *testing.F) {
 	f.Add(Info{Size: 9 * blob.PieceSize, Have: bitset.New(9).Set(3), Proven: bitset.New(9)}.Marshal())
 	f.Add(Info{
 		Size: 9 * blob.PieceSize, Have: bitset.New(9).Set(3), Proven: bitset.New(9), Vouched: bitset.New(9).Set(3),
-		Claims: bitset.New(9).Set(4), Progress: 9, Volunteer: true, Origin: OriginRanged,
+		Claims: bitset.New(9).Set(4), Inbound: bitset.New(9).Set(5), Progress: 9, Volunteer: true, Origin: OriginRanged,
 	}.Marshal())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		i, err := ParseInfo(b)
@@ -200,7 +200,7 @@ func FuzzParseInfo(f *testing.F) {
 // there say the same.
 func said(i Info) []any {
 	all := []any{i.Size, i.Whole, i.Chain, i.Progress, i.Volunteer, i.Origin}
-	for _, set := range []*bitset.BitSet{i.Have, i.Proven, i.Vouched, i.Claims} {
+	for _, set := range []*bitset.BitSet{i.Have, i.Proven, i.Vouched, i.Claims, i.Inbound} {
 		if set == nil {
 			set = &bitset.BitSet{}
 		}

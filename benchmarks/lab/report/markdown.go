@@ -35,9 +35,9 @@ func (r *Results) runTable(b *strings.Builder) {
 	}
 	b.WriteString("Medians (least-largest). *Proven* and *client* are times, as shares of the bound, until the last node\n" +
 		"has the image whole and proven and until the last client has its last byte; *copies* is what left the\n" +
-		"origin; *others* is the largest share of the processors that programs outside of the lab took in a run.\n\n")
-	b.WriteString("| scenario | contender | runs | proven / bound | client / bound | copies | CPU s/GB | proven, s | others |\n")
-	b.WriteString("|---|---|---|---|---|---|---|---|---|\n")
+		"origin, *zone* what came into the zone that most came into, headers included; *others* is the largest share of the processors that programs outside of the lab took in a run.\n\n")
+	b.WriteString("| scenario | contender | runs | proven / bound | client / bound | copies | zone | CPU s/GB | proven, s | others |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, s := range r.Summaries() {
 		runs := fmt.Sprint(s.Runs)
 		if s.Failed > 0 {

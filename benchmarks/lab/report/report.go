@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"shoal/benchmarks/rig"
@@ -40,10 +41,11 @@ type Run struct {
 	Seconds   float64   `json:"seconds"` // all of it, with setting up and cleaning up
 	Error     string    `json:"error,omitempty"`
 
-	Bytes       int64    `json:"bytes"`         // of the image
-	Goodput     float64  `json:"goodput"`       // of the plain download, in bytes per second
-	OriginBytes int64    `json:"origin_bytes"`  // body bytes of blobs in the origin's log
-	Manifests   int      `json:"manifest_gets"` // GET requests for manifests that the origin saw
+	Bytes       int64    `json:"bytes"`           // of the image
+	Goodput     float64  `json:"goodput"`         // of the plain download, in bytes per second
+	OriginBytes int64    `json:"origin_bytes"`    // body bytes of blobs in the origin's log
+	Zones       []int64  `json:"zones,omitempty"` // bytes that came into each zone, headers included
+	Manifests   int      `json:"manifest_gets"`   // GET requests for manifests that the origin saw
 	Nodes       []Node   `json:"nodes"`
 	Load        rig.Load `json:"load"`
 }
@@ -109,11 +111,12 @@ const (
 	Proven Figure = "proven" // makespan until the last node's image is proven, by the bound
 	Client Figure = "client" // the same until the last client's last byte
 	Copies Figure = "copies" // of the image that left the origin
+	Zone   Figure = "zone"   // of the image that came into the zone that most came into, headers included
 	CPU    Figure = "cpu"    // processor seconds per gigabyte delivered
 )
 
 // Figures returns all of them in the order in which they are shown.
-func Figures() []Figure { return []Figure{Proven, Client, Copies, CPU} }
+func Figures() []Figure { return []Figure{Proven, Client, Copies, Zone, CPU} }
 
 // Figure returns one of the run's figures. There is none of a run that failed.
 func (r *Run) Figure(f Figure) (value float64, ok bool) {
@@ -137,6 +140,11 @@ func (r *Run) Figure(f Figure) (value float64, ok bool) {
 		return client / r.Bound(), client > 0
 	case Copies:
 		return float64(r.OriginBytes) / float64(r.Bytes), true
+	case Zone:
+		if len(r.Zones) == 0 {
+			return 0, false
+		}
+		return float64(slices.Max(r.Zones)) / float64(r.Bytes), true
 	case CPU:
 		return r.CPU() / (float64(delivered) * float64(r.Bytes) / 1e9), delivered > 0
 	}

@@ -18,6 +18,13 @@ type Config struct {
 	PieceSize int64
 	// Origin is the origin's rate; 0 means that there is none.
 	Origin float64
+	// Zones are the places that the machines are in, machine i in zone i modulo
+	// Zones; 0 is one place without a link of its own. What passes between two of
+	// them, or comes from the origin, shares the link of each, which has the rate
+	// Uplink in each direction. With Apart machines reach no other zone.
+	Zones  int
+	Uplink float64
+	Apart  bool
 	// Latency is the time from one machine to another, one way.
 	Latency time.Duration
 	// NoRange is an origin that answers every request with the whole blob.
@@ -128,6 +135,9 @@ func (c *Config) check() error {
 	if c.Pieces < 1 || c.PieceSize < 1 || c.Chunk < 1 || c.Origin < 0 || c.Latency < 0 {
 		return errors.New("a crowd needs pieces and chunks, and no rate or latency is negative")
 	}
+	if c.Zones < 0 || c.Zones > 0 && c.Uplink <= 0 {
+		return errors.New("zones need a link")
+	}
 	counting, sources := 0, 0
 	for i, m := range c.Machines {
 		if m.Link <= 0 {
@@ -164,6 +174,12 @@ func (c *Config) Bound() time.Duration {
 		}
 		if m.counts() {
 			down = min(down, m.Link)
+		}
+	}
+	if c.Zones > 0 {
+		down = min(down, c.Uplink)
+		if c.Apart {
+			sources /= float64(c.Zones) // a copy for each
 		}
 	}
 	return time.Duration(1e9 * max(size/sources, size/down))

@@ -68,6 +68,35 @@ func TestBound(t *testing.T) {
 	}
 }
 
+// What comes into a zone comes once over its link, and from the origin once where
+// zones reach each other.
+func TestZonesShareTheirLinks(t *testing.T) {
+	for name, of := range map[string]struct {
+		change        func(c *Config)
+		copies, ratio float64
+	}{
+		"two zones":        {func(*Config) {}, 1.05, 1.2},
+		"apart":            {func(c *Config) { c.Apart = true }, 2.05, 1.2},
+		"one has it":       {func(c *Config) { c.Machines[0].Seeded = true }, 0, 1.3},
+		"ten zones":        {func(c *Config) { c.Zones, c.Machines = 10, append(c.Machines, c.Machines...) }, 3, 2},
+		"no ranges":        {func(c *Config) { c.NoRange = true }, 1.6, 1.6},
+		"one in three die": {func(c *Config) { c.Machines[2].Dies, c.Machines[5].Dies = 2*time.Second, 3*time.Second }, 1.3, 1.5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(3) {
+				c := small(6, 48)
+				c.Zones, c.Uplink, c.Origin, c.Latency, c.Seed = 2, Gbit/20, Gbit/5, 10*time.Millisecond, seed
+				of.change(&c)
+				r := simulate(t, c)
+				t.Logf("%.3f came into a zone", r.Inbound)
+				if r.Inbound > 1.1 || r.Copies > of.copies || r.Ratio > of.ratio {
+					t.Errorf("seed %d: %.2f copies came into a zone, %.2f left the origin, %.2f of the bound", seed, r.Inbound, r.Copies, r.Ratio)
+				}
+			}
+		})
+	}
+}
+
 // The planner as it is now keeps these bounds with room; one that is broken does not.
 func TestASmallCrowdIsNearTheBound(t *testing.T) {
 	// The first tenths of a second, in which members find each other and

@@ -14,6 +14,7 @@ type snapshot struct {
 	whole     bool
 	has       *bitset.BitSet
 	claims    *bitset.BitSet
+	inbound   *bitset.BitSet
 	progress  int64
 	volunteer bool
 	serving   plan.Serving
@@ -101,7 +102,7 @@ func (w *world) look(n *node, k int32) {
 		return
 	}
 	c := &w.cfg.Costs
-	if !n.volunteer && (k == 0 && len(n.connected) > 0 || n.others+n.asking >= w.cfg.Costs.Degree) {
+	if !n.volunteer && (k == 0 && len(n.connected) > 0 || n.enough(w)) {
 		return
 	}
 	rtt := 2 * int64(w.cfg.Latency)
@@ -126,7 +127,7 @@ func (w *world) found(n *node, k int32, seen int) {
 	}
 	for _, i := range n.rng.Perm(seen) {
 		j := w.records[i].node
-		if j == n.id || w.nodes[j].dead {
+		if j == n.id || w.nodes[j].dead || w.cfg.Apart && w.far(n.id, j) {
 			continue
 		}
 		live++
@@ -153,7 +154,18 @@ func (w *world) settled(n *node) {
 // room reports whether a node takes another member into its plan. Volunteers
 // must know each other to agree on who owns what: they have room for that.
 func (n *node) room(w *world, other int32) bool {
-	return w.cfg.Costs.Room(n.volunteer && w.nodes[other].volunteer, n.joined-n.others, n.others)
+	if w.mate(n.id, other) {
+		return true
+	}
+	others := n.others[w.side(n.id, other)]
+	return w.cfg.Costs.Room(n.volunteer && w.nodes[other].volunteer, n.joined-n.others[0]-n.others[1], others)
+}
+
+// enough reports whether a node knows enough members to ask nobody else.
+func (n *node) enough(w *world) bool {
+	degree := w.cfg.Costs.Degree - n.asking
+	near := w.smallZone() || n.others[0] >= degree
+	return near && (w.cfg.Zones < 2 || n.others[1] >= degree)
 }
 
 // keep remembers a member for the time when others are needed; the newest are
@@ -167,12 +179,12 @@ func (n *node) keep(w *world, j int32) {
 
 // crowded reports whether a node has enough followers to take another.
 func (n *node) crowded(w *world, other int32) bool {
-	if n.volunteer && w.nodes[other].volunteer {
+	if n.volunteer && w.nodes[other].volunteer || w.mate(n.id, other) {
 		return false // there are not many, and they must know each other
 	}
 	count := 0
 	for _, f := range n.followers {
-		if !n.volunteer || !w.nodes[f.node].volunteer {
+		if (!n.volunteer || !w.nodes[f.node].volunteer) && w.far(n.id, f.node) == w.far(n.id, other) {
 			count++
 		}
 	}
@@ -181,20 +193,25 @@ func (n *node) crowded(w *world, other int32) bool {
 
 // more asks further members until there are enough.
 func (w *world) more(n *node) {
-	for len(n.spare) > 0 && n.others+n.asking < w.cfg.Costs.Degree {
-		last := n.spare[len(n.spare)-1]
-		n.spare = n.spare[:len(n.spare)-1]
-		w.ask(n, last)
+	for i := len(n.spare) - 1; i >= 0 && !n.enough(w); i-- {
+		if last := n.spare[i]; n.room(w, last) {
+			n.spare = slices.Delete(n.spare, i, i+1)
+			w.ask(n, last)
+		}
 	}
 }
 
 // makeWay lets a member that has too little to offer go, if another can have its
 // place.
 func (w *world) makeWay(n *node) {
-	if len(n.spare) == 0 || n.others+n.asking < w.cfg.Costs.Degree {
+	if len(n.spare) == 0 || !n.enough(w) {
 		return
 	}
-	if m, ok := n.plan.Weak(w.time()); ok {
+	m, ok := n.plan.Weak(w.time(), w.smallZone())
+	if !ok && !w.smallZone() && w.cfg.Zones > 1 {
+		m, ok = n.plan.Weak(w.time(), true)
+	}
+	if ok {
 		j := n.byID[m].node
 		w.unfollow(n, j)
 		w.leave(n, j)
@@ -304,12 +321,12 @@ func (w *world) answered(n *node, j, snap int32) {
 		p.joined = true
 		n.joined++
 		if !n.volunteer || !w.nodes[j].volunteer {
-			n.others++
+			n.others[w.side(n.id, j)]++
 		}
 		n.lastID++
 		p.id = n.lastID
 		n.byID[p.id] = p
-		n.plan.Join(p.id, w.rank(j), false)
+		n.plan.Join(p.id, w.rank(j), w.far(n.id, j))
 		n.plan.Told(w.time(), p.id, w.state(snap))
 		w.release(snap)
 	}
@@ -321,12 +338,12 @@ func (w *world) answered(n *node, j, snap int32) {
 
 // exchange adds some members that s knows to those that n may ask.
 func (w *world) exchange(n, s *node) {
-	if n.others+n.asking >= w.cfg.Costs.Degree {
+	if n.enough(w) {
 		return
 	}
 	for range min(exchanged, len(s.followers)) {
 		j := s.followers[n.rng.IntN(len(s.followers))].node
-		if n.others+n.asking < w.cfg.Costs.Degree {
+		if !n.enough(w) && n.room(w, j) {
 			w.ask(n, j)
 		} else {
 			n.keep(w, j)
@@ -349,7 +366,7 @@ func (w *world) snapshot(n *node) int32 {
 	} else {
 		i = int32(len(w.snaps))
 		pieces := uint(w.cfg.Pieces)
-		w.snaps = append(w.snaps, snapshot{has: bitset.New(pieces), claims: bitset.New(pieces)})
+		w.snaps = append(w.snaps, snapshot{has: bitset.New(pieces), claims: bitset.New(pieces), inbound: bitset.New(pieces)})
 	}
 	s := &w.snaps[i]
 	s.whole, s.progress, s.volunteer = n.whole, n.progress, n.volunteer
@@ -364,6 +381,7 @@ func (w *world) snapshot(n *node) int32 {
 	} else {
 		s.claims.ClearAll()
 	}
+	n.plan.Inbound().CopyFull(s.inbound)
 	return i
 }
 
@@ -379,7 +397,7 @@ func (w *world) state(snap int32) plan.State {
 		return plan.State{Whole: true, Progress: s.progress, Volunteer: s.volunteer}
 	}
 	return plan.State{
-		Has: s.has, Claims: s.claims, Progress: s.progress, Volunteer: s.volunteer, Origin: s.serving,
+		Has: s.has, Claims: s.claims, Inbound: s.inbound, Progress: s.progress, Volunteer: s.volunteer, Origin: s.serving,
 	}
 }
 

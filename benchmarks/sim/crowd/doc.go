@@ -15,6 +15,10 @@
 // others meanwhile: congestion control without its packets. Messages (requests,
 // states, answers) take the latency and no bandwidth.
 //
+// Machines may be in zones, each with a link to everywhere else. What passes
+// between two zones, or comes from the origin, passes these links instead of
+// those of the nodes, which are taken to be faster.
+//
 // # Costs of connections
 //
 // A request needs a connection of its own (HTTP/1.1): one that is idle, or a new

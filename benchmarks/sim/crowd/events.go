@@ -19,7 +19,7 @@ const (
 	evServed               // lookup b of node a is answered by the holders
 	evFound                // the answer, c records, arrives
 	evArrive               // transfer a reaches its server
-	evSent                 // uplink a has sent a chunk of transfer b, c bytes
+	evSent                 // a chunk of transfer b, c bytes, has been sent
 	evDrained              // a chunk of transfer a, c bytes, has passed the downlink
 	evDie                  // node a dies
 	evBroken               // node a notices that b has gone

@@ -42,7 +42,7 @@ func (w *world) leave(n *node, j int32) {
 		p.joined = false
 		n.joined--
 		if !n.volunteer || !w.nodes[j].volunteer {
-			n.others--
+			n.others[w.side(n.id, j)]--
 		}
 		n.plan.Gone(w.time(), p.id)
 		delete(n.byID, p.id)

@@ -1,6 +1,17 @@
 package crowd
 
-import "shoal/p2p/plan"
+import (
+	"time"
+
+	"shoal/p2p/plan"
+)
+
+// Slow uplinks send smaller chunks: one takes no longer than chunkTime, if it has
+// more than minChunk bytes.
+const (
+	chunkTime = 4 * time.Millisecond
+	minChunk  = 16 << 10
+)
 
 // uplink sends chunks of the requests that wait on it, turn by turn.
 type uplink struct {
@@ -9,6 +20,14 @@ type uplink struct {
 	used  int64 // nanoseconds for which it was
 	ring  ring
 	bytes int64 // sent
+}
+
+// downlink passes on chunks in the order of their arrival.
+type downlink struct {
+	rate   float64 // bytes a second
+	free   int64   // when everything that is on its way in will have passed
+	parked ring    // transfers that wait for it
+	bytes  int64   // that passed
 }
 
 // ring is a queue of transfers.
@@ -109,7 +128,7 @@ func (w *world) handleTransfer(e *event) {
 	case evArrive:
 		w.arrive(e.a)
 	case evSent:
-		w.sentChunk(e.a, e.b, int64(e.c))
+		w.sentChunk(e.b, int64(e.c))
 	case evDrained:
 		w.drained(e.a, int64(e.c))
 	}
@@ -130,58 +149,61 @@ func (w *world) arrive(i int32) {
 		t.first, t.count, t.size = 0, int32(w.cfg.Pieces), w.cfg.size()
 		t.piece = 0
 	}
-	up := w.uplink(t.server)
+	up := w.uplink(t.server, t.asker)
 	up.ring.push(i) // keeps the reference
-	w.serve(t.server, up)
+	w.serve(up)
 }
 
 // serve sends the next chunk of an uplink that has nothing to do.
-func (w *world) serve(server int32, up *uplink) {
+func (w *world) serve(up *uplink) {
 	if up.busy {
 		return
 	}
 	for up.ring.size > 0 {
 		i := up.ring.pop()
 		t := &w.transfers[i]
-		if !t.open {
+		if !t.open || t.server != origin && w.nodes[t.server].dead {
 			w.unref(i)
 			continue
 		}
-		to := &w.nodes[t.asker]
-		if to.down-w.now-int64(w.cfg.Latency) > int64(float64(w.cfg.Buffer)/to.downRate*1e9) {
+		to := w.downlink(t.server, t.asker)
+		if to.free-w.now-int64(w.cfg.Latency) > int64(float64(w.cfg.Buffer)/to.rate*1e9) {
 			to.parked.push(i)
 			continue
 		}
-		n := min(w.cfg.Chunk, w.cfg.PieceSize-t.sent%w.cfg.PieceSize, t.size-t.sent)
+		n := min(w.cfg.Chunk, max(minChunk, int64(up.rate*chunkTime.Seconds())), w.cfg.PieceSize-t.sent%w.cfg.PieceSize, t.size-t.sent)
 		up.busy = true
 		took := int64(float64(n) / up.rate * 1e9)
 		up.used += took
 		up.bytes += n
-		w.push(event{at: w.now + took, kind: evSent, a: server, b: i, c: int32(n)})
+		w.push(event{at: w.now + took, kind: evSent, b: i, c: int32(n)})
 		return
 	}
 }
 
 // sentChunk puts a chunk that has left the uplink into the asker's downlink.
-func (w *world) sentChunk(server, i int32, n int64) {
-	up := w.uplink(server)
+func (w *world) sentChunk(i int32, n int64) {
+	t := &w.transfers[i]
+	server := t.server
+	up := w.uplink(server, t.asker)
 	up.busy = false
 	if server != origin && w.nodes[server].dead {
 		w.unref(i)
+		w.serve(up)
 		return
 	}
-	t := &w.transfers[i]
 	t.sent += n
 	if server == origin {
 		piece := int(t.first) + int((t.sent-1)/w.cfg.PieceSize)
 		w.left(piece, n, (t.sent-n)%w.cfg.PieceSize == 0, t.sent%w.cfg.PieceSize == 0)
 	}
 	if t.open {
-		to := &w.nodes[t.asker]
+		to := w.downlink(server, t.asker)
 		arrives := w.now + int64(w.cfg.Latency)
-		done := max(arrives, to.down+int64(float64(n)/to.downRate*1e9))
-		to.idle(w, done, n)
-		to.down = done
+		done := max(arrives, to.free+int64(float64(n)/to.rate*1e9))
+		w.nodes[t.asker].idle(w, to, done, n)
+		to.free = done
+		to.bytes += n
 		w.push(event{at: done, kind: evDrained, a: w.hold(i), c: int32(n)})
 	}
 	if t.open && t.sent < t.size {
@@ -189,14 +211,14 @@ func (w *world) sentChunk(server, i int32, n int64) {
 	} else {
 		w.unref(i)
 	}
-	w.serve(server, up)
+	w.serve(up)
 }
 
 // drained hands a chunk to the asker.
 func (w *world) drained(i int32, n int64) {
 	t := &w.transfers[i]
 	to := &w.nodes[t.asker]
-	w.unpark(to)
+	w.unpark(w.downlink(t.server, t.asker))
 	if t.open && !to.dead {
 		to.received(w, i, n)
 	} else {
@@ -206,7 +228,7 @@ func (w *world) drained(i int32, n int64) {
 }
 
 // unpark lets a sender go on that waited for the downlink.
-func (w *world) unpark(to *node) {
+func (w *world) unpark(to *downlink) {
 	for to.parked.size > 0 {
 		i := to.parked.pop()
 		t := &w.transfers[i]
@@ -214,9 +236,9 @@ func (w *world) unpark(to *node) {
 			w.unref(i)
 			continue
 		}
-		up := w.uplink(t.server)
+		up := w.uplink(t.server, t.asker)
 		up.ring.push(i)
-		w.serve(t.server, up)
+		w.serve(up)
 		return
 	}
 }
@@ -227,5 +249,8 @@ func (w *world) hangUp(n *node) {
 	for len(n.transfers) > 0 {
 		w.close(n.transfers[0])
 	}
-	w.unpark(n)
+	w.unpark(&n.down)
+	if w.cfg.Zones > 0 {
+		w.unpark(&w.sites[w.zone(n.id)].down)
+	}
 }

@@ -49,7 +49,7 @@ func (r *rig) run() {
 			continue
 		}
 		t := &r.transfers[e.a]
-		r.unpark(&r.nodes[t.asker])
+		r.unpark(r.downlink(t.server, t.asker))
 		t.got += int64(e.c)
 		r.came[t.asker] += int64(e.c)
 		if t.got == t.size {
@@ -164,7 +164,7 @@ func TestBytesAreConserved(t *testing.T) {
 		if r.came[int32(i)] != want[int32(i)] {
 			t.Errorf("node %d had %d bytes, want %d", i, r.came[int32(i)], want[int32(i)])
 		}
-		if took, least := r.nodes[i].down, at(want[int32(i)], rates[i]); time.Duration(took) < least {
+		if took, least := r.nodes[i].down.free, at(want[int32(i)], rates[i]); time.Duration(took) < least {
 			t.Errorf("node %d had its bytes after %v, faster than its link: %v", i, time.Duration(took), least)
 		}
 	}

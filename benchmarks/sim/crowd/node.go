@@ -25,9 +25,7 @@ type node struct {
 
 	// links
 	up        uplink
-	downRate  float64
-	down      int64 // when everything that is on its way in will have passed
-	parked    ring  // transfers that wait for the downlink
+	down      downlink
 	transfers []int32
 	toMembers int
 	toOrigin  int
@@ -38,11 +36,11 @@ type node struct {
 	byID      map[plan.Member]*peer
 	lastID    plan.Member
 	joined    int
-	others    int  // of those, without the volunteers that a volunteer knows
-	asking    int  // members that have not answered yet
-	looks     int  // lookups that have been answered
-	visited   bool // is connected to the holders of the record
-	found     int  // volunteers that a lookup named
+	others    [2]int // of those, of the own zone and of others, without the volunteers that a volunteer knows
+	asking    int    // members that have not answered yet
+	looks     int    // lookups that have been answered
+	visited   bool   // is connected to the holders of the record
+	found     int    // volunteers that a lookup named
 	spare     []int32
 	followers []follower
 	remembers []int32 // fillers that asked before this node began
@@ -78,7 +76,7 @@ func (n *node) init(w *world, id int32) {
 	n.id = id
 	n.rng = rand.New(rand.NewPCG(w.cfg.Seed, uint64(id)+1))
 	n.machine = w.cfg.Machines[id]
-	n.up.rate, n.downRate = n.machine.Link, n.machine.Link
+	n.up.rate, n.down.rate = n.machine.Link, n.machine.Link
 	n.members = make(map[int32]*peer)
 	n.byID = make(map[plan.Member]*peer)
 	n.missing = w.cfg.Pieces
@@ -121,7 +119,7 @@ func (n *node) next(w *world) {
 		}
 	}
 	for _, r := range o.Start {
-		changed = changed || r.Member == plan.Origin
+		changed = changed || r.Member == plan.Origin || w.far(n.id, n.byID[r.Member].node)
 		n.request(w, r)
 	}
 	if changed {

@@ -14,6 +14,9 @@ type Result struct {
 	Ratio           float64
 	// Copies is what left the origin, divided by the size of the blob.
 	Copies float64
+	// Inbound is what entered the zone that most entered, by the size of the
+	// blob; 0 without zones.
+	Inbound float64
 	// Median is the time that half of those machines needed.
 	Median time.Duration
 	// Slowest is the time that the last machine of all needed.
@@ -61,10 +64,10 @@ type times struct {
 	idle              [3]int64 // head, middle, last
 }
 
-// idle notes the time for which the downlink had nothing to do before a chunk.
-func (n *node) idle(w *world, done, bytes int64) {
-	from := max(n.down, n.times.start)
-	gap := done - int64(float64(bytes)/n.downRate*1e9) - from
+// idle notes the time for which a downlink of the node had nothing to do before a chunk.
+func (n *node) idle(w *world, link *downlink, done, bytes int64) {
+	from := max(link.free, n.times.start)
+	gap := done - int64(float64(bytes)/link.rate*1e9) - from
 	if gap <= 0 {
 		return
 	}
@@ -119,6 +122,9 @@ func (w *world) result() *Result {
 	c := &w.cfg
 	r := &Result{Bound: c.Bound(), Counters: w.counters}
 	r.Copies = float64(w.source.bytes) / float64(c.size())
+	for i := range w.sites {
+		r.Inbound = max(r.Inbound, float64(w.sites[i].down.bytes)/float64(c.size()))
+	}
 	var took, leads []time.Duration
 	var up float64
 	s := &r.Spent

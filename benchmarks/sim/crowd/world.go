@@ -18,6 +18,7 @@ type world struct {
 
 	nodes  []node
 	source uplink // the origin's
+	sites  []site
 
 	transfers []transfer
 	freed     []int32 // transfers that can be used again
@@ -59,7 +60,10 @@ func Run(c Config) (*Result, error) {
 func newWorld(c Config) *world {
 	w := &world{
 		cfg: c, rng: rand.New(rand.NewPCG(c.Seed, 0)),
-		nodes: make([]node, len(c.Machines)), source: uplink{rate: c.Origin},
+		nodes: make([]node, len(c.Machines)), source: uplink{rate: c.Origin}, sites: make([]site, c.Zones),
+	}
+	for i := range w.sites {
+		w.sites[i] = site{up: uplink{rate: c.Uplink}, down: downlink{rate: c.Uplink}}
 	}
 	w.seen.init(c.Pieces)
 	w.connect()
@@ -80,32 +84,43 @@ func newWorld(c Config) *world {
 	return w
 }
 
-// connect draws who is connected to whom.
+// connect draws who is connected to whom: everybody within a small zone, and
+// Costs.Connected others.
 func (w *world) connect() {
 	n, c := len(w.nodes), w.cfg.Costs.Connected
-	if n-1 <= c {
-		for i := range w.nodes {
+	link := func(i, j int) {
+		if w.cfg.Apart && w.far(int32(i), int32(j)) {
+			return
+		}
+		w.nodes[i].connected = append(w.nodes[i].connected, int32(j))
+	}
+	for i := range w.nodes {
+		known := &w.nodes[i].connected
+		if n-1 <= c {
 			for _, j := range w.rng.Perm(n) {
 				if j != i {
-					w.nodes[i].connected = append(w.nodes[i].connected, int32(j))
+					link(i, j)
 				}
 			}
+			w.sort(int32(i), *known)
+			continue
 		}
-		return
-	}
-	for i := range w.nodes {
 		for range c / 2 {
-			j := w.rng.IntN(n)
-			if j == i {
-				continue
+			if j := w.rng.IntN(n); j != i && !w.mate(int32(i), int32(j)) {
+				link(i, j)
+				link(j, i)
 			}
-			w.nodes[i].connected = append(w.nodes[i].connected, int32(j))
-			w.nodes[j].connected = append(w.nodes[j].connected, int32(i))
 		}
 	}
-	for i := range w.nodes {
+	for i := 0; n-1 > c && i < n; i++ {
 		known := w.nodes[i].connected
 		w.rng.Shuffle(len(known), func(a, b int) { known[a], known[b] = known[b], known[a] })
+		for j := range w.nodes {
+			if j != i && w.mate(int32(i), int32(j)) {
+				w.nodes[i].connected = append(w.nodes[i].connected, int32(j))
+			}
+		}
+		w.sort(int32(i), w.nodes[i].connected)
 	}
 }
 
@@ -128,13 +143,6 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
-}
-
-func (w *world) uplink(server int32) *uplink {
-	if server == origin {
-		return &w.source
-	}
-	return &w.nodes[server].up
 }
 
 func (w *world) handle(e *event) {

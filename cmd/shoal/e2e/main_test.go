@@ -167,11 +167,7 @@ func (l *lab) swarm(ctx context.Context, t *testing.T, count int, args ...string
 // have one swarm key, and end with the test.
 func (l *lab) starter(ctx context.Context, t *testing.T, args ...string) func(to **program.Node, number int, join ...*program.Node) error {
 	t.Helper()
-	name := strings.ReplaceAll(t.Name(), "/", "-")
-	key := filepath.Join(l.dir, name+".key")
-	text := must(l.machines[0].Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"swarm-key", "new"}}))(t)
-	check(t, os.WriteFile(key, []byte(text), 0o600))
-
+	name, key := strings.ReplaceAll(t.Name(), "/", "-"), l.newKey(ctx, t)
 	return func(to **program.Node, number int, join ...*program.Node) (err error) {
 		*to, err = program.StartNode(ctx, l.hosts[number], program.NodeConfig{
 			Shoal: l.shoal, Name: "shoal-" + name, SwarmKey: key, Upstream: cmp.Or(l.upstream, l.origin.URL()), Join: join, Args: args,
@@ -181,6 +177,15 @@ func (l *lab) starter(ctx context.Context, t *testing.T, args ...string) func(to
 		}
 		return err
 	}
+}
+
+// newKey writes a swarm key to a file, which it returns.
+func (l *lab) newKey(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	key := filepath.Join(l.dir, strings.ReplaceAll(t.Name(), "/", "-")+".key")
+	text := must(l.machines[0].Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"swarm-key", "new"}}))(t)
+	check(t, os.WriteFile(key, []byte(text), 0o600))
+	return key
 }
 
 // awaitConnected waits until each of the nodes is connected to all the others.

@@ -131,10 +131,7 @@ func (n *Network) AddHost(name string, rate Rate) (*Host, error) {
 
 // Shape sets the rate of the host's link, in both directions.
 func (h *Host) Shape(rate Rate) error {
-	shape := "root pfifo limit 1000"
-	if rate > 0 {
-		shape = fmt.Sprintf("root tbf rate %dbit burst %db latency %s", rate, tbfBurst, tbfLatency)
-	}
+	shape := shapeOf(rate)
 	if err := tool("tc", "qdisc replace dev "+h.port+" "+shape); err != nil {
 		return fmt.Errorf("shape %s: %w", h.Name, err)
 	}
@@ -142,6 +139,14 @@ func (h *Host) Shape(rate Rate) error {
 		return fmt.Errorf("shape %s: %w", h.Name, err)
 	}
 	return nil
+}
+
+// shapeOf is what tc is told of a link of that rate.
+func shapeOf(rate Rate) string {
+	if rate == 0 {
+		return "root pfifo limit 1000"
+	}
+	return fmt.Sprintf("root tbf rate %dbit burst %db latency %s", rate, tbfBurst, tbfLatency)
 }
 
 // Unplug cuts the host's link: from now on packets vanish, and nobody is told.
@@ -153,9 +158,15 @@ func (h *Host) Plug() error { return tool("ip", "link set "+h.port+" up") }
 // Traffic returns how many bytes have gone over the host's link so far, in both
 // directions together, headers included.
 func (h *Host) Traffic(ctx context.Context) (int64, error) {
-	out, err := exec.CommandContext(ctx, "ip", "-json", "-statistics", "-netns", h.Name, "link", "show", "dev", "eth0").Output()
+	received, sent, err := traffic(ctx, "-netns", h.Name, "link", "show", "dev", "eth0")
+	return received + sent, err
+}
+
+// traffic returns what has gone over the link that ip shows for args.
+func traffic(ctx context.Context, args ...string) (received, sent int64, err error) {
+	out, err := exec.CommandContext(ctx, "ip", append([]string{"-json", "-statistics"}, args...)...).Output()
 	if err != nil {
-		return 0, fmt.Errorf("traffic of %s: %w", h.Name, err)
+		return 0, 0, fmt.Errorf("traffic of %v: %w", args, err)
 	}
 	type counter struct {
 		Bytes int64 `json:"bytes"`
@@ -164,9 +175,9 @@ func (h *Host) Traffic(ctx context.Context) (int64, error) {
 		Stats struct{ RX, TX counter } `json:"stats64"`
 	}
 	if err := json.Unmarshal(out, &links); err != nil || len(links) != 1 {
-		return 0, fmt.Errorf("traffic of %s: ip said %q: %w", h.Name, out, err)
+		return 0, 0, fmt.Errorf("traffic of %v: ip said %q: %w", args, out, err)
 	}
-	return links[0].Stats.RX.Bytes + links[0].Stats.TX.Bytes, nil
+	return links[0].Stats.RX.Bytes, links[0].Stats.TX.Bytes, nil
 }
 
 // Listen listens on the TCP port of addr, which is one of the host's addresses.

@@ -38,6 +38,7 @@ type Member struct {
 type Bytes struct {
 	Origin        int64 `json:"origin"`         // taken from upstream registries, manifests included
 	Peers         int64 `json:"peers"`          // taken from members
+	OtherZones    int64 `json:"other_zones"`    // of these, from members of other zones
 	CacheHits     int64 `json:"cache_hits"`     // asked for and found whole in the cache
 	ServedClients int64 `json:"served_clients"` // sent to container runtimes
 	ServedPeers   int64 `json:"served_peers"`   // sent to members
@@ -75,6 +76,7 @@ func (s *Status) addMetrics(g prometheus.Gatherer) error {
 	s.Bytes = Bytes{
 		Origin:        sum(byName["shoal_upstream_bytes_total"], "", ""),
 		Peers:         sum(byName["shoal_p2p_fetched_bytes_total"], "source", "peers"),
+		OtherZones:    sum(byName["shoal_p2p_other_zone_bytes_total"], "", ""),
 		CacheHits:     sum(byName["shoal_proxy_served_bytes_total"], "source", "cache"),
 		ServedClients: sum(byName["shoal_proxy_served_bytes_total"], "", ""),
 		ServedPeers:   sum(byName["shoal_p2p_served_bytes_total"], "", ""),
