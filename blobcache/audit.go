@@ -221,7 +221,7 @@ func (f *Fill) summon(sums map[int][sha256.Size]byte) (dropped int64) {
 // returns its length. The caller holds mu.
 func (f *Fill) dismiss(i int, sum [sha256.Size]byte, byOrigin bool) int64 {
 	from := f.sources[f.from[i]]
-	f.accuse(i, suspect{sum: sum, from: from, flowed: i < f.flowed})
+	f.accuse(i, suspect{sum: sum, from: from, flowed: f.flew(i)})
 	f.tell(Rejection{Piece: i, From: from, Missing: true, Origin: byOrigin})
 	return f.drop(i)
 }

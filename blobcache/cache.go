@@ -8,10 +8,12 @@
 //   - a file under blobs/ was proven against its digest before it got there,
 //     was on disk before it got its name, and is proven again before use when
 //     the file has changed or the proof has aged;
-//   - a reader gets a byte only if it is proven, or by the one rule for bytes
-//     that this node itself took from the origin (Reader);
+//   - a reader gets a byte only if it is proven, or agrees with a chain that a
+//     trusted key has signed, or by the one rule for bytes that this node itself
+//     took from the origin (Reader);
 //   - a reader never comes to a clean end before its blob is proven that far;
-//   - nobody is convicted by anything but a chain that closed here;
+//   - nobody is convicted by anything but a chain that closed here, and a key
+//     that has signed another one is not trusted any more;
 //   - what came by way of few is marked so (Reach) on disk before its first
 //     byte is kept;
 //   - a piece is given to members only if it is proven or somebody answers for
@@ -24,8 +26,9 @@
 //	blobs/sha256/HEX          whole and proven, as in an OCI layout
 //	partial/HEX-SIZE/data     a fill's sparse file
 //	partial/HEX-SIZE/pieces   which pieces of it are on disk (see bitmap)
-//	meta.db                   records, closed chains, what manifests told,
-//	                          what is not for everybody, tags
+//	meta.db                   records, closed chains and who has signed them,
+//	                          what manifests told, what is not for everybody,
+//	                          tags
 //
 // Goroutines: Run owns the periodic ones. Those that hash, prove and commit
 // are started as fills need them and belong to the Cache; Close waits for them.
@@ -50,6 +53,7 @@ import (
 	"shoal/blobcache/blob"
 	"shoal/blobcache/internal/meta"
 	"shoal/blobcache/proof"
+	"shoal/blobcache/statement"
 )
 
 // Errors beside those of package blob.
@@ -82,6 +86,11 @@ type Options struct {
 	// ReverifyAfter is the age at which a blob is hashed again before it is
 	// served; 0 means 24 hours.
 	ReverifyAfter time.Duration
+	// TrustedKeys are those whose endorsements of chains are believed; see
+	// Fill.OfferEndorsed for what that means.
+	TrustedKeys []statement.Key
+	// Signer endorses the chains of blobs that were proven here; nil: nobody.
+	Signer *statement.Signer
 	// Logger takes what operators should know; nil discards it.
 	Logger *slog.Logger
 	// Metrics takes the collectors; nil keeps them to ourselves.
@@ -99,6 +108,7 @@ type Cache struct {
 	meta     *meta.Store
 	disk     disk
 	chains   bool      // chains are supported by this runtime
+	trust    trust     // whose endorsements are believed
 	pieces   sync.Pool // of *[blob.PieceSize]byte
 
 	unflushed atomic.Bool // it was logged that records are not written
@@ -146,6 +156,7 @@ func Open(dir string, o Options) (*Cache, error) {
 		metrics:  newMetrics(o.Metrics),
 		disk:     realDisk(),
 		chains:   proof.Supported(),
+		trust:    newTrust(o.TrustedKeys, o.Signer),
 		blobs:    map[digest.Digest]*entry{},
 		partials: map[fillKey]*entry{},
 		fills:    map[fillKey]*Fill{},

@@ -80,9 +80,13 @@ func (f *Fill) commit(chain proof.Chain) error {
 	if err := f.c.disk.sync(f.file); err != nil {
 		return err
 	}
-	return f.c.adopt(adoption{
+	err := f.c.adopt(adoption{
 		desc: f.Descriptor(), file: f.file, path: f.path, chain: chain, fill: f,
 	})
+	if err == nil {
+		f.keepEndorsement(chain)
+	}
+	return err
 }
 
 // adoption is a file that was proven and is on disk, on its way to its name.

@@ -62,6 +62,8 @@ type Fill struct {
 	sealed  proof.Chain // the proven chain, nil if none is known
 	offer               // a stranger's chain
 
+	endorsing // what trusted keys have said of it
+
 	run     int // pieces 0 to run-1 come from one upstream identity
 	flowed  int // pieces 0 to flowed-1 may have gone out before they were proven
 	readers int
@@ -193,7 +195,9 @@ func newFill(c *Cache, d blob.Descriptor, sealed proof.Chain) *Fill {
 		index:    map[Provenance]uint32{{}: 0},
 		hasher:   proof.NewHasher(),
 		trial:    newTrial(n),
-		lending:  newLending(n),
+
+		endorsing: newEndorsing(n),
+		lending:   newLending(n),
 	}
 	f.promise.Store(d.Size)
 	return f

@@ -40,7 +40,7 @@ func (f *Fill) advance() {
 	}
 	f.passLinked()
 	switch {
-	case f.err != nil:
+	case f.err != nil, f.judging:
 	case f.front == f.n:
 		f.closed()
 	case f.have.Test(uint(f.front)):
@@ -94,7 +94,7 @@ func (f *Fill) nextToHash() (int, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.passLinked()
-	if f.err == nil && f.front < f.n && f.have.Test(uint(f.front)) {
+	if f.err == nil && !f.judging && f.front < f.n && f.have.Test(uint(f.front)) {
 		return f.front, true
 	}
 	f.hashing = false
@@ -117,6 +117,10 @@ func (f *Fill) passed(i int, agrees bool) {
 		return
 	}
 	if i == f.n-1 && !agrees {
+		if f.trusted { // it knows which ones are wrong
+			f.recheckLater()
+			return
+		}
 		f.judging = true
 		f.inflight.Add(1)
 		f.c.work.Go(f.reject)

@@ -19,6 +19,7 @@ type offer struct {
 	hintSum     [sha256.Size]byte
 	hintBy      string             // who answers for it
 	hintVoucher *statement.Voucher // nil if nobody has signed it
+	trusted     bool               // a trusted key has signed it: what agrees with it may flow
 	linked      *bitset.BitSet     // pieces that agree with hint
 	compared    int                // pieces 0 to compared-1 were hashed and compared with it
 }
@@ -141,6 +142,10 @@ func (f *Fill) passLinked() {
 		return
 	}
 	if s, ok := f.hasher.State(); !ok || s != f.hint.Before(f.front) {
+		if ok && f.trusted {
+			f.recheckLater()
+			return
+		}
 		f.dropHint("what was hashed leads elsewhere")
 		return
 	}
@@ -181,7 +186,8 @@ func (f *Fill) linkHashed() {
 
 // doubt decides over a piece that does not agree with a hint. The origin's
 // word counts more than the hint, and so do the same bytes when they come a
-// second time; then the hint is dropped and the error is nil.
+// second time, from somebody else if a trusted key has signed the hint; then the
+// hint is dropped and the error is nil.
 func (f *Fill) doubt(w *delivery, sum [sha256.Size]byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -193,7 +199,8 @@ func (f *Fill) doubt(w *delivery, sum [sha256.Size]byte) error {
 		f.dropHint("the origin has other bytes")
 		return nil
 	}
-	if !f.accuse(w.i, suspect{sum: sum, from: w.from}) {
+	s := suspect{sum: sum, from: w.from}
+	if twice := f.seconds(w.i, s); !f.accuse(w.i, s) && !f.trusted || twice {
 		f.dropHint("the same other bytes came twice")
 		return nil
 	}
@@ -206,6 +213,7 @@ func (f *Fill) dropHint(why string) {
 		return
 	}
 	f.c.log.Debug("offered chain is dropped", "digest", f.key.digest, "by", f.hintBy, "why", why)
+	f.distrust(why)
 	if len(f.refused) < maxOffers {
 		f.refused[f.hintSum] = struct{}{}
 	}

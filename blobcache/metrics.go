@@ -10,7 +10,7 @@ type metrics struct {
 	bytes, blobs, running               prometheus.Gauge
 	hits, misses, evictions, corruption prometheus.Counter
 	noSpace                             prometheus.Counter
-	fills                               *prometheus.CounterVec
+	fills, endorsements                 *prometheus.CounterVec
 }
 
 // How a fill ended: values of the label "result".
@@ -18,6 +18,14 @@ const (
 	resultCommitted = "committed"
 	resultFailed    = "failed"
 	resultCorrupt   = "corrupt"
+)
+
+// What became of an endorsement: values of the label "result".
+const (
+	resultTrusted = "trusted" // its chain is used
+	resultIgnored = "ignored" // nobody here trusts the key
+	resultInvalid = "invalid" // it was not signed by that key, or later than now
+	resultFalse   = "false"   // by a trusted key, and not so
 )
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -40,9 +48,16 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		fills: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "shoal_cache_fills_total", Help: "Fills that ended.",
 		}, []string{"result"}),
+		endorsements: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "shoal_cache_endorsements_total",
+			Help: "Signed chains that members brought, by what became of them (trusted, ignored, invalid), and those by trusted keys that turned out to be false.",
+		}, []string{"result"}),
 	}
 	for _, result := range []string{resultCommitted, resultFailed, resultCorrupt} {
 		m.fills.WithLabelValues(result)
+	}
+	for _, result := range []string{resultTrusted, resultIgnored, resultInvalid, resultFalse} {
+		m.endorsements.WithLabelValues(result)
 	}
 	return m
 }

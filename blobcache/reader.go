@@ -18,6 +18,8 @@ const maxRun = 4 << 20
 
 // Reader follows a fill from some offset. It yields a byte only when
 //   - its piece is proven, or
+//   - its piece agrees with a chain that a trusted key has signed, and it is not
+//     the last piece of the blob, or
 //   - its piece and all before it came from one upstream identity, read by
 //     this node itself since the fill started here, and it is not the last
 //     piece of the range.
@@ -205,10 +207,14 @@ func (f *Fill) available(pos, end int64) (int64, <-chan struct{}, error) {
 // mayFlow tells whether piece i may go out to a reader of a range that ends in
 // piece last, and takes it down if it is not proven. The caller holds mu.
 func (f *Fill) mayFlow(i, last int) bool {
-	if f.proven.Test(uint(i)) {
+	switch {
+	case f.proven.Test(uint(i)):
 		return true
-	}
-	if i >= f.run || i == last {
+	case f.tainted:
+		return false
+	case f.flowsOnTrust(i):
+		return true
+	case i >= f.run || i == last:
 		return false
 	}
 	if i >= f.flowed {

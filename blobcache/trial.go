@@ -3,6 +3,7 @@ package blobcache
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/bits-and-blooms/bitset"
 
@@ -84,6 +85,11 @@ func (t *trial) accuse(i int, s suspect) bool {
 	return fresh
 }
 
+// seconds tells whether somebody else has brought the very bytes of s, too.
+func (t *trial) seconds(i int, s suspect) bool {
+	return slices.ContainsFunc(t.suspects[i], func(old suspect) bool { return old.sum == s.sum && old.from != s.from })
+}
+
 // Rejected returns a channel that yields a value when Rejections has news.
 func (f *Fill) Rejected() <-chan struct{} { return f.rejected }
 
@@ -110,8 +116,11 @@ func (f *Fill) tell(r Rejection) {
 func (f *Fill) wentOut(i int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return i < f.flowed
+	return f.flew(i)
 }
+
+// flew is wentOut. The caller holds mu.
+func (f *Fill) flew(i int) bool { return i < f.flowed || f.streamed.Test(uint(i)) }
 
 // poisoned fails the fill because of wrong bytes that clients have, and has
 // nobody go on with them.
@@ -175,5 +184,6 @@ func (f *Fill) judge(chain proof.Chain) (flowed bool, err error) {
 			f.tell(Rejection{Piece: ChainPiece, From: Provenance{Peer: peer}, Proven: true})
 		}
 	}
+	f.judgeKeys(truth)
 	return flowed, nil
 }

@@ -90,6 +90,8 @@ type changes struct {
 	chains map[string][]byte
 	told   map[string][]byte
 	tags   map[string][]byte // nil: deleted
+
+	endorsements map[string][]byte
 }
 
 func newChanges() changes {
@@ -99,11 +101,13 @@ func newChanges() changes {
 		chains: map[string][]byte{},
 		told:   map[string][]byte{},
 		tags:   map[string][]byte{},
+
+		endorsements: map[string][]byte{},
 	}
 }
 
 func (c changes) len() int {
-	return len(c.blobs) + len(c.marks) + len(c.chains) + len(c.told) + len(c.tags)
+	return len(c.blobs) + len(c.marks) + len(c.chains) + len(c.told) + len(c.tags) + len(c.endorsements)
 }
 
 // ErrFormat tells that the file was written by a version of Shoal that this
@@ -148,7 +152,7 @@ func (s *Store) prepare(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	return errors.Join(ringChains().create(tx), ringTold().create(tx), ringTags().create(tx))
+	return errors.Join(ringChains().create(tx), ringTold().create(tx), ringTags().create(tx), ringEndorsements().create(tx))
 }
 
 // Blobs returns all records. One that cannot be read is none: its blob will be
@@ -292,6 +296,7 @@ func (s *Store) change(f func(*changes)) {
 	if s.pending.len() >= maxPending { // nobody flushes, or the disk is full
 		s.pending.told = map[string][]byte{}
 		s.pending.chains = map[string][]byte{}
+		s.pending.endorsements = map[string][]byte{}
 		maps.DeleteFunc(s.pending.tags, func(_ string, v []byte) bool { return v != nil })
 	}
 	f(&s.pending)
@@ -359,7 +364,7 @@ func (c changes) apply(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	return c.applyTags(tx)
+	return errors.Join(c.applyTags(tx), c.applyEndorsements(tx))
 }
 
 // under returns c overlaid with newer changes.
@@ -369,6 +374,7 @@ func (c changes) under(newer changes) changes {
 	maps.Copy(c.chains, newer.chains)
 	maps.Copy(c.told, newer.told)
 	maps.Copy(c.tags, newer.tags)
+	maps.Copy(c.endorsements, newer.endorsements)
 	return c
 }
 
