@@ -159,7 +159,7 @@ func (d *driver) underChain(ctx context.Context, sender, signer peer.ID, v state
 	if d.chains.fetched[signer] >= maxChains {
 		return fmt.Errorf("%w: %s has vouched for %d chains", errUnwanted, signer, maxChains)
 	}
-	chain, _, err := d.x.client.chain(ctx, sender, d.want)
+	chain, err := d.x.client.chain(ctx, sender, d.want)
 	if err == nil && sha256.Sum256(chain.Bytes()) != v.Sum {
 		err = errors.New("the member goes by another chain now")
 	}
@@ -167,7 +167,9 @@ func (d *driver) underChain(ctx context.Context, sender, signer peer.ID, v state
 		return fmt.Errorf("%w: chain: %w", errUnwanted, err)
 	}
 	d.chains.fetched[signer]++
-	if err := d.offerChain(chain, signer, &v); err != nil {
+	err = d.offerChain(chain.Chain, signer, &v)
+	d.offerEndorsed(chain, sender)
+	if err != nil {
 		err = fmt.Errorf("%w: %w", errUnwanted, err)
 		d.chains.unfit[v.Sum] = err
 		return err
@@ -176,16 +178,17 @@ func (d *driver) underChain(ctx context.Context, sender, signer peer.ID, v state
 }
 
 // fetchChain offers the chain of a member to the fill: a hint, which lets
-// pieces be checked on all cores and out of order.
+// pieces be checked on all cores and out of order, or more than that if a trusted
+// key has signed it.
 func (d *driver) fetchChain(ctx context.Context, id peer.ID) {
-	chain, v, err := d.x.client.chain(ctx, id, d.want)
+	chain, err := d.x.client.chain(ctx, id, d.want)
 	if err != nil {
 		d.log.Debug("no chain", "peer", id, "error", err)
 		return
 	}
-	by := id
+	by, v := id, chain.voucher
 	if v != nil {
-		if by, err = d.signedChain(chain, *v); err != nil {
+		if by, err = d.signedChain(chain.Chain, *v); err != nil {
 			d.post(func() { d.ban(id, "voucher", blobcache.ChainPiece) })
 			return
 		}
@@ -193,8 +196,39 @@ func (d *driver) fetchChain(ctx context.Context, id peer.ID) {
 			by, v = id, nil
 		}
 	}
-	if err := d.offerChain(chain, by, v); err != nil {
-		d.log.Debug("chain not used", "peer", id, "signer", by, "error", err)
+	// Of a chain that comes with nothing but an endorsement nobody but the key
+	// has said that it is right.
+	if chain.voucher != nil || chain.endorsement == nil {
+		if err := d.offerChain(chain.Chain, by, v); err != nil {
+			d.log.Debug("chain not used", "peer", id, "signer", by, "error", err)
+		}
+	}
+	d.offerEndorsed(chain, id)
+}
+
+// offerEndorsed offers to the fill what was signed about a chain that a member
+// sent. If it was not signed by that key, the member lied: it has checked it, or
+// should have.
+func (d *driver) offerEndorsed(chain offered, sender peer.ID) {
+	if chain.endorsement == nil {
+		return
+	}
+	err := d.fill.OfferEndorsed(chain.Chain, *chain.endorsement)
+	switch {
+	case errors.Is(err, statement.ErrSignature), errors.Is(err, blob.ErrCorrupt):
+		d.post(func() { d.ban(sender, "endorsement", blobcache.ChainPiece) })
+	case err != nil:
+		d.log.Info("signed chain not used", "peer", sender, "error", err)
+	default:
+		d.post(d.endorsed)
+	}
+}
+
+// endorsed has others told that there is a chain to be had here, before it has
+// closed, because of what was signed about it.
+func (d *driver) endorsed() {
+	if _, _, ok := d.fill.Endorsed(); ok && !d.board.chain {
+		d.board.chain, d.board.untold = true, true
 	}
 }
 

@@ -140,6 +140,9 @@ func (c *client) get(ctx context.Context, id peer.ID, r wire.Request, most int64
 		return nil, err
 	}
 	req.Header.Set(wire.VouchersHeader, wire.VouchersVersion)
+	if r.Kind == wire.KindChain {
+		req.Header.Set(wire.EndorsementHeader, wire.EndorsementVersion)
+	}
 	resp, err := c.http.RoundTrip(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", id, err)
@@ -186,25 +189,35 @@ func (c *client) info(ctx context.Context, h Holder, d blob.Descriptor) (wire.In
 	return info, nil
 }
 
-// chain asks for the chain of d, whose size must be known, and for the voucher
-// of who answers for it, which is not checked; nil if there is none.
-func (c *client) chain(ctx context.Context, id peer.ID, d blob.Descriptor) (proof.Chain, *statement.Voucher, error) {
+// offered is a chain as a member gives it. Nothing of it is checked.
+type offered struct {
+	proof.Chain
+	voucher *statement.Voucher // of who answers for it; nil if there is none
+	// endorsement is what somebody signed who may be trusted; nil if there is
+	// none, or none that this version knows.
+	endorsement *statement.Endorsement
+}
+
+// chain asks for the chain of d, whose size must be known.
+func (c *client) chain(ctx context.Context, id peer.ID, d blob.Descriptor) (offered, error) {
 	ctx, cancel := context.WithTimeout(ctx, chainTimeout)
 	defer cancel()
 	most := int64(blob.PieceCount(d.Size)) * proof.StateSize
 	body, head, err := c.read(ctx, id, wire.Request{Kind: wire.KindChain, Digest: d.Digest, Size: d.Size}, most)
 	if err != nil {
-		return nil, nil, err
+		return offered{}, err
 	}
-	chain, err := proof.ParseChain(body, d.Size)
-	if err != nil {
-		return nil, nil, fmt.Errorf("ask %s: %w: %w", id, errLie, err)
+	var o offered
+	if o.Chain, err = proof.ParseChain(body, d.Size); err != nil {
+		return offered{}, fmt.Errorf("ask %s: %w: %w", id, errLie, err)
 	}
-	voucher, err := chainVoucher(head)
-	if err != nil {
-		return nil, nil, fmt.Errorf("ask %s: %w: %w", id, errLie, err)
+	if o.voucher, err = chainVoucher(head); err != nil {
+		return offered{}, fmt.Errorf("ask %s: %w: %w", id, errLie, err)
 	}
-	return chain, voucher, nil
+	if e, err := wire.ParseEndorsement(head.Get(wire.EndorsementHeader)); err == nil {
+		o.endorsement = &e
+	}
+	return o, nil
 }
 
 // chainVoucher returns the voucher of a chain that the headers of an answer

@@ -19,25 +19,37 @@ func asksForVouchers(req *http.Request) bool {
 }
 
 // serveChain sends the chain that has closed here, with this member's voucher,
-// or one that somebody else has vouched for.
+// or one that somebody else has vouched for or endorsed.
 func (x *Exchange) serveChain(w http.ResponseWriter, req *http.Request, r wire.Request) {
 	d := blob.Descriptor{Digest: r.Digest, Size: r.Size}
 	if chain, ok := x.cache.Chain(d); ok {
 		w.Header().Set(wire.ChainHeader, wire.PrintVoucher(x.vouchChain(d, chain)))
+		if e, ok := x.cache.Endorsement(d, chain); ok {
+			w.Header().Set(wire.EndorsementHeader, wire.PrintEndorsement(e))
+		}
 		x.answer(w, chain.Bytes())
 		return
 	}
 	f, ok := x.running(r)
-	if !ok || !asksForVouchers(req) {
-		notFound(w)
-		return
-	}
-	chain, voucher, ok := f.Hint()
 	if !ok {
 		notFound(w)
 		return
 	}
-	w.Header().Set(wire.ChainHeader, wire.PrintVoucher(voucher))
+	endorsed, e, isEndorsed := f.Endorsed()
+	isEndorsed = isEndorsed && req.Header.Get(wire.EndorsementHeader) == wire.EndorsementVersion
+	chain, voucher, vouched := f.Hint()
+	vouched = vouched && asksForVouchers(req) && (!isEndorsed || voucher.Sum == e.Sum)
+	if vouched {
+		w.Header().Set(wire.ChainHeader, wire.PrintVoucher(voucher))
+	}
+	if isEndorsed {
+		chain = endorsed
+		w.Header().Set(wire.EndorsementHeader, wire.PrintEndorsement(e))
+	}
+	if !vouched && !isEndorsed {
+		notFound(w)
+		return
+	}
 	x.answer(w, chain.Bytes())
 }
 

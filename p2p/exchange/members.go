@@ -93,6 +93,9 @@ func (d *driver) found(f found) {
 
 // askChains asks those of whom it has become known for their chains.
 func (d *driver) askChains(ctx context.Context) {
+	if d.fill.Trusts() {
+		return
+	}
 	for id, src := range d.sources {
 		if src.joined && !src.chained && hasChain(src.info) {
 			src.chained = true

@@ -36,14 +36,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		served:      counter("shoal_p2p_served_bytes_total", "Bytes of pieces sent to members."),
 		refused:     vec("shoal_p2p_refused_requests_total", "Requests of members that were not served, by reason (busy, malformed, slow).", "reason"),
 		fills:       vec("shoal_p2p_fills_total", "Fills that ended, by result (ok, not_found, no_space, corrupt, failed).", "result"),
-		bans:        vec("shoal_p2p_bans_total", "Members banned because they lied, by what about (piece, voucher, chain, blob, size).", "reason"),
+		bans:        vec("shoal_p2p_bans_total", "Members banned because they lied, by what about (piece, voucher, chain, endorsement, blob, size).", "reason"),
 		pieceErrors: counter("shoal_p2p_piece_errors_total", "Pieces that were wrong, or in doubt, and were fetched again."),
 		followers:   gauge("shoal_p2p_followers", "Members that are told what changes here in the blobs that they fill (connections)."),
 		followed:    gauge("shoal_p2p_followed", "Members that tell this node what changes there in the blobs that it fills (connections)."),
 		told:        counter("shoal_p2p_told_total", "Messages to followers about a blob."),
 	}
 	// There from the start: an alert sees a counter grow, not appear.
-	for _, reason := range []string{"piece", "voucher", "chain", "blob", "size"} {
+	for _, reason := range []string{"piece", "voucher", "chain", "endorsement", "blob", "size"} {
 		m.bans.WithLabelValues(reason)
 	}
 	for _, reason := range []string{"busy", "malformed", "slow"} {

@@ -19,6 +19,12 @@ const (
 	// ChainHeader holds the voucher of a chain: the one in the body, or the one
 	// that pieces are pledged to agree with.
 	ChainHeader = "Shoal-Chain"
+	// EndorsementHeader of a request for a chain says that the asker takes one
+	// that has not closed where it comes from, and for which no member has
+	// vouched, if it is endorsed; its value is EndorsementVersion. In the answer
+	// it holds a statement.Endorsement of the chain in the body.
+	EndorsementHeader  = "Shoal-Endorsement"
+	EndorsementVersion = "1"
 )
 
 // Pledge is what the sender of a piece says about it. With neither field set
@@ -91,17 +97,33 @@ func PrintVoucher(v statement.Voucher) string {
 // ParseVoucher is the inverse of PrintVoucher. Anything else is ErrMalformed.
 // The signature is not checked.
 func ParseVoucher(s string) (statement.Voucher, error) {
+	return parseSigned(s, statement.Size, statement.Parse)
+}
+
+// PrintEndorsement prints e for a header, as PrintVoucher does.
+func PrintEndorsement(e statement.Endorsement) string {
+	return base64.RawURLEncoding.EncodeToString(e.Marshal())
+}
+
+// ParseEndorsement is the inverse of PrintEndorsement. Anything else is
+// ErrMalformed. The signature is not checked.
+func ParseEndorsement(s string) (statement.Endorsement, error) {
+	return parseSigned(s, statement.EndorsementSize, statement.ParseEndorsement)
+}
+
+// parseSigned reads a statement of size bytes.
+func parseSigned[S any](s string, size int, parse func([]byte) (S, error)) (none S, err error) {
 	// Exactly so long: the decoder skips line breaks.
-	if len(s) != base64.RawURLEncoding.EncodedLen(statement.Size) {
-		return statement.Voucher{}, fmt.Errorf("%w: a voucher of %d characters", ErrMalformed, len(s))
+	if len(s) != base64.RawURLEncoding.EncodedLen(size) {
+		return none, fmt.Errorf("%w: a statement of %d characters", ErrMalformed, len(s))
 	}
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil {
-		return statement.Voucher{}, fmt.Errorf("%w: a voucher: %w", ErrMalformed, err)
+		return none, fmt.Errorf("%w: a statement: %w", ErrMalformed, err)
 	}
-	v, err := statement.Parse(b)
+	v, err := parse(b)
 	if err != nil {
-		return statement.Voucher{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return none, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return v, nil
 }

@@ -14,7 +14,8 @@
 //
 // Pieces that are not proven come with the word of somebody who answers for
 // them, in headers (pledge.go), to those who ask with VouchersHeader; so does a
-// chain that has not closed where it comes from.
+// chain that has not closed where it comes from. What a seeder has signed about a
+// chain goes with it, whoever gives it (EndorsementHeader).
 //
 // SIZE is the asker's belief about the blob's length in bytes; an answer is
 // about the pair (digest, size) and never about the digest alone. Answers are
