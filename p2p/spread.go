@@ -305,7 +305,7 @@ func (s *spreader) pushOnce(ctx context.Context, id peer.ID, b []byte) error {
 
 // trusts reports whether what the key has signed is obeyed here.
 func (n *Node) trusts(k statement.Key) bool {
-	return slices.Contains(n.s.TrustedKeys, k)
+	return slices.Contains(n.s.TrustedKeys, k) && !n.s.Cache.Convicted(k)
 }
 
 // Spread tells the swarm what a trusted key has signed (statement.Invalidation,

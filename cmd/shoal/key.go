@@ -23,9 +23,10 @@ func (keyNewCmd) Help() string {
 	return `    $ shoal key new signing.key
     ed25519:JAwdsvrBXKlI6cVgvXRLDe9euM1J/5o50IQnUSYcArY=
 
-What is printed goes into trusted-keys of the nodes that shall obey the key; it stands in the file, too. The file stays with who signs: no node needs it.
+What is printed goes into trusted-keys of the nodes for which the key shall count; it stands in the file, too. The file stays with who signs: with you, to have the swarm forget, or on a seeder, to have nodes stream before they have proven a blob. Take another key for each: what a seeder signs can do harm that yours cannot ("shoal help proof").
 
     $ shoal serve --trusted-keys ed25519:JAwdsvrBXKlI6cVgvXRLDe9euM1J/5o50IQnUSYcArY=
+    $ shoal serve --signing-key seeder.key
     $ shoal cache invalidate --signing-key signing.key nginx:1.27`
 }
 

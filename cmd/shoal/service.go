@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"shoal/blobcache"
+	"shoal/blobcache/statement"
 	"shoal/cmd/shoal/internal/admin"
 	"shoal/cmd/shoal/internal/config"
 	"shoal/cmd/shoal/internal/runfile"
@@ -75,10 +76,31 @@ func (s *service) openCache(context.Context) (err error) {
 			return err
 		}
 	}
+	signer, err := s.signer()
+	if err != nil {
+		return err
+	}
 	s.cache, err = blobcache.Open(dir, blobcache.Options{
-		Budget: s.budget, ReverifyAfter: s.cfg.Reverify, Logger: s.log, Metrics: s.metrics,
+		Budget: s.budget, ReverifyAfter: s.cfg.Reverify, TrustedKeys: s.cfg.TrustedKeys, Signer: signer, Logger: s.log, Metrics: s.metrics,
 	})
 	return err
+}
+
+// signer reads the key with which the node signs; nil if it has none.
+func (s *service) signer() (*statement.Signer, error) {
+	path := s.cfg.SigningKey
+	if path == "" {
+		return nil, nil
+	}
+	signer, err := loadSigningKey(path)
+	if err != nil {
+		return nil, err
+	}
+	if readableByOthers(path) {
+		s.log.Warn("everybody on this machine can read the signing key: chmod it to 600", "file", path)
+	}
+	s.log.Info("chains are signed", "key", signer.Key().String())
+	return signer, nil
 }
 
 // listen opens the endpoints for runtimes and for the operator.

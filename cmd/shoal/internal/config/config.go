@@ -37,6 +37,7 @@ type Config struct {
 	Pieces                string // HOST:PORT, or "" for the swarm's host and any free port
 	SwarmKey              string // path of the key file, or ""
 	TrustedKeys           []statement.Key
+	SigningKey            string            // path of the key file, or ""
 	Registries            origin.Registries // with DockerConfig where it counts
 	DockerConfig          string            // path of a config.json of docker, or ""
 	Zone                  string

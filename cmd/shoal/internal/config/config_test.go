@@ -93,7 +93,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		Swarm:    addrs("/ip4/10.0.0.1/tcp/4", "/ip6/::/tcp/5"),
 		Announce: addrs("/dns4/a.example/tcp/6", "/ip4/10.0.0.2/tcp/6"),
 		Join:     addrs("/ip4/10.0.0.3/tcp/7/p2p/"+peer, "/dns4/b.example/tcp/8", "/dnsaddr/c.example"),
-		Pieces:   "10.0.0.1:3", SwarmKey: "/k", TrustedKeys: []statement.Key{trusted(1), trusted(2)},
+		Pieces:   "10.0.0.1:3", SwarmKey: "/k", TrustedKeys: []statement.Key{trusted(1), trusted(2)}, SigningKey: "/s",
 		Registries: origin.Registries{
 			"docker.io": {Upstreams: []string{"https://m.example", "https://registry-1.docker.io"}},
 			"ghcr.io":   {Upstreams: []string{"http://127.0.0.1:5001"}},
@@ -109,7 +109,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"--data-dir=/d", "--mirror", "127.0.0.1:1", "--admin=[::1]:2", "--swarm=/ip4/10.0.0.1/tcp/4", "--swarm=/ip6/::/tcp/5",
 			"--announce=/dns4/a.example/tcp/6", "--announce=/ip4/10.0.0.2/tcp/6",
 			"--join=/ip4/10.0.0.3/tcp/7/p2p/" + peer, "--join=/dns4/b.example/tcp/8", "--join=/dnsaddr/c.example",
-			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--trusted-keys=" + trusted(1).String(), "--trusted-keys", trusted(2).String(), "--registry=docker.io=https://m.example,https://registry-1.docker.io",
+			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--trusted-keys=" + trusted(1).String(), "--trusted-keys", trusted(2).String(), "--signing-key=/s", "--registry=docker.io=https://m.example,https://registry-1.docker.io",
 			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--manifest-size=8MiB", "--reverify=90m", "--no-mdns",
 			"--log-level=debug", "--log-format=json",
 		}},
@@ -117,7 +117,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"SHOAL_DATA_DIR=/d", "SHOAL_MIRROR=127.0.0.1:1", "SHOAL_ADMIN=[::1]:2", "SHOAL_SWARM=/ip4/10.0.0.1/tcp/4 /ip6/::/tcp/5",
 			"SHOAL_ANNOUNCE= /dns4/a.example/tcp/6\n/ip4/10.0.0.2/tcp/6 ",
 			"SHOAL_JOIN=/ip4/10.0.0.3/tcp/7/p2p/" + peer + "\t/dns4/b.example/tcp/8 /dnsaddr/c.example",
-			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k", "SHOAL_TRUSTED_KEYS=" + trusted(1).String() + " " + trusted(2).String(),
+			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k", "SHOAL_TRUSTED_KEYS=" + trusted(1).String() + " " + trusted(2).String(), "SHOAL_SIGNING_KEY=/s",
 			"SHOAL_REGISTRY=docker.io=https://m.example,https://registry-1.docker.io ghcr.io=http://127.0.0.1:5001",
 			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_MANIFEST_SIZE=8m", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
 			"SHOAL_LOG_LEVEL=debug", "SHOAL_LOG_FORMAT=json", "SHOAL_KEEP=1", "PATH=/bin",
@@ -133,6 +133,7 @@ announce:
 join: [/ip4/10.0.0.3/tcp/7/p2p/` + peer + `, /dns4/b.example/tcp/8, /dnsaddr/c.example]
 pieces: 10.0.0.1:3
 swarm-key: /k
+signing-key: /s
 trusted-keys: [` + trusted(1).String() + `, "` + trusted(2).String() + `"]
 registry:
   docker.io:

@@ -69,7 +69,8 @@ type Flags struct {
 	Announce    Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"Address to tell members instead of those listened on (containers, NAT); repeat for more."`
 	Join        Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"A member to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID, which \"shoal status\" prints there, or a name that leads to members: /dns4/NAME/tcp/4001, /dnsaddr/NAME; repeat for more."`
 	SwarmKey    Words  `group:"Swarm:" placeholder:"FILE" help:"Key of the swarm, made by \"shoal swarm-key new\", the same on every member. Without it the node keeps to loopback."`
-	TrustedKeys Words  `group:"Swarm:" placeholder:"KEY" help:"Public key, printed by \"shoal key new\", whose statements this node obeys: \"shoal cache invalidate --signing-key\". Repeat for more. Default: none."`
+	TrustedKeys Words  `group:"Swarm:" placeholder:"KEY" help:"Public key, printed by \"shoal key new\", whose statements count here: it obeys \"shoal cache invalidate --signing-key\", and lets bytes out on the chains of blobs that seeders have signed. Repeat for more. Default: none."`
+	SigningKey  Words  `group:"Swarm:" placeholder:"FILE" help:"Key, made by \"shoal key new\", with which this node signs the chains of the blobs that it has proven, for those that trust it. For seeders. Default: none."`
 	Zone        Words  `group:"Swarm:" placeholder:"NAME" help:"Site of this node; members of the same zone are asked first."`
 	NoMDNS      Switch `group:"Swarm:" name:"no-mdns" help:"Do not look for members on the local network by multicast DNS."`
 
@@ -89,7 +90,7 @@ func (f *Flags) layer() layer {
 	for name, words := range map[string][]string{
 		"config": f.Config, "data-dir": f.DataDir.DataDir, "mirror": f.Mirror, "admin": f.Admin.Admin,
 		"swarm": f.Swarm, "pieces": f.Pieces, "announce": f.Announce, "join": f.Join,
-		"swarm-key": f.SwarmKey, "trusted-keys": f.TrustedKeys, "zone": f.Zone, "no-mdns": f.NoMDNS,
+		"swarm-key": f.SwarmKey, "trusted-keys": f.TrustedKeys, "signing-key": f.SigningKey, "zone": f.Zone, "no-mdns": f.NoMDNS,
 		"registry": f.Registry, dockerConfigKey: f.DockerConfig, "cache-size": f.CacheSize, "manifest-size": f.ManifestSize, "reverify": f.Reverify,
 		"log-level": f.LogLevel, "log-format": f.LogFormat,
 	} {
@@ -127,7 +128,7 @@ func environment(environ []string) (layer, []string) {
 			l[name] = []word{{text: value, where: variable}}
 		case name == "config":
 			l[name] = []word{{text: value, where: variable}}
-		case slices.Contains([]string{"json", "keep", "watch", "limit", "signing-key"}, name): // flags of single verbs, which kong reads
+		case slices.Contains([]string{"json", "keep", "watch", "limit"}, name): // flags of single verbs, which kong reads
 		case !serviceLink(variable):
 			unknown = append(unknown, variable)
 		}

@@ -135,6 +135,10 @@ func swarmSettings() []setting {
 			}
 			return nil
 		})},
+		{name: "signing-key", set: one(func(c *Config, s string) error {
+			c.SigningKey = s
+			return notEmpty(s)
+		})},
 		{name: "zone", set: one(func(c *Config, s string) error {
 			c.Zone = s
 			return checkZone(s)
