@@ -154,10 +154,15 @@ func (b *bench) haveMachines(n int) error {
 // node starts a node with nothing on its disk on machine number i, and waits
 // until it and those that it joins are one swarm.
 func (b *bench) node(ctx context.Context, i int, upstream string, join ...*program.Node) (*program.Node, error) {
+	return b.nodeWith(ctx, i, upstream, nil, join...)
+}
+
+// nodeWith is node with further arguments.
+func (b *bench) nodeWith(ctx context.Context, i int, upstream string, args []string, join ...*program.Node) (*program.Node, error) {
 	b.nodes++
 	n, err := program.StartNode(ctx, b.machines[i], program.NodeConfig{
 		Shoal: program.Shoal(b.dir), Name: fmt.Sprintf("shoal%d", b.nodes), SwarmKey: b.key, Upstream: upstream,
-		Join: join, Args: []string{"--no-mdns"},
+		Join: join, Args: append([]string{"--no-mdns"}, args...),
 	})
 	if err != nil {
 		return nil, err

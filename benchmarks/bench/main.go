@@ -109,6 +109,7 @@ func measurements() []measurement {
 		{"channel", measureChannel},
 		{"proof", measureProof},
 		{"link", measureLink},
+		{"trust", measureTrust},
 		{"start", measureStart},
 		{"failover", measureFailover},
 		{"tag", measureTag},

@@ -30,13 +30,13 @@ func path(b v1.Descriptor) string { return "/v2/" + blobRepository + "/blobs/" +
 func blobURL(b v1.Descriptor) string { return program.MirrorURL + path(b) }
 
 // hold starts a node on machine 0 and has it fetch a blob of random bytes,
-// which the seed makes another one.
-func (b *bench) hold(ctx context.Context, seed byte, size int64) (*program.Node, v1.Descriptor, error) {
+// which the seed makes another one. args are further ones of the node.
+func (b *bench) hold(ctx context.Context, seed byte, size int64, args ...string) (*program.Node, v1.Descriptor, error) {
 	blob, err := b.origin.PutBlob(blobRepository, seed, size)
 	if err != nil {
 		return nil, blob, err
 	}
-	n, err := b.node(ctx, 0, b.origin.URL())
+	n, err := b.nodeWith(ctx, 0, b.origin.URL(), args)
 	if err != nil {
 		return nil, blob, err
 	}
