@@ -19,16 +19,15 @@
 // that they name neither blob nor piece: the checker says what they are, and the
 // signature of another blob, size, piece or kind does not pass. An invalidation
 // stands alone and is good for a while only, so that it cannot be said again
-// later. What is signed
-// begins with the name of the kind and a version, and has one form for one
-// meaning, so that no other use of the same key, in a TLS certificate or a
-// record of libp2p, can be taken for it. Keys are Ed25519 keys (RFC 8032): those
-// in the peer IDs of members, and those that operators make for themselves. Of
-// any other kind there are no statements.
+// later. What is signed begins with the name of the kind and a version, and has
+// one form for one meaning, so that no other use of the same key, in a TLS
+// certificate or a record of libp2p, can be taken for it. Keys are Ed25519 keys
+// (RFC 8032): those in the peer IDs of members, and those that operators make
+// for themselves. Of any other kind there are no statements.
 //
 // What always holds: parsing looks at no more than Size, EndorsementSize or
-// MaxInvalidation bytes and accepts one form only. The package does no I/O, keeps no state and
-// starts no goroutines.
+// MaxInvalidation bytes and accepts one form only. The package does no I/O, keeps
+// no state and starts no goroutines.
 package statement
 
 import (
