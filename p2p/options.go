@@ -73,10 +73,12 @@ type Options struct {
 	// Zone names the place that the node is in; pieces come from the own zone
 	// first. At most wire.MaxZone bytes of printable ASCII. May be empty.
 	Zone string
-	// TrustedKeys are those whose statements are obeyed: Obey is called, from any
+	// TrustedKeys are those whose statements count: Obey is called, from any
 	// goroutine, once for each that members tell.
 	TrustedKeys []statement.Key
 	Obey        func(statement.Invalidation)
+	// Lease is called like Obey, for leases of tags; nil passes them on only.
+	Lease func(statement.Lease)
 	// Version of the software, told to other members.
 	Version string
 	Logger  *slog.Logger          // required

@@ -21,9 +21,9 @@ import (
 	"shoal/p2p/wire"
 )
 
-// Statements of operators spread from member to member: each passes on what is
-// new to it, once, to all that it is connected to. What a trusted key has signed
-// is obeyed, too. What nobody here trusts is passed on rarely, for those behind
+// Statements of operators and seeders spread from member to member: each passes
+// on what is new to it, once, to all that it is connected to. What a trusted key
+// has signed is obeyed, too. What nobody here trusts is passed on rarely, for those behind
 // this node who may: any member can make keys without end.
 const (
 	pushProtocol = protocol.ID(wire.PushProtocol)
@@ -141,10 +141,10 @@ func (s *spreader) hear(stream network.Stream, from peer.ID) error {
 		return err
 	}
 	kind, body, err := wire.ReadPush(stream)
-	if err != nil || kind != wire.PushInvalidation {
+	if err != nil {
 		return err
 	}
-	err = s.take(body, from)
+	err = s.take(kind, body, from)
 	if errors.Is(err, ErrKnown) {
 		return nil // as is usual: it comes from all sides
 	}
@@ -162,25 +162,60 @@ func (s *spreader) meter(id peer.ID) *rate.Limiter {
 	return m
 }
 
+// told is a statement of any kind that spreads.
+type told struct {
+	signer statement.Key
+	image  string
+	check  func(now time.Time) error
+	obey   func(from peer.ID)
+}
+
+// parse reads the body of a push; nil if it is of a kind that is not known here.
+func (s *spreader) parse(kind wire.PushKind, body []byte) (*told, error) {
+	switch kind {
+	case wire.PushInvalidation:
+		i, err := statement.ParseInvalidation(body)
+		return &told{i.Signer, i.Image, i.Check, func(from peer.ID) {
+			s.n.log.Info("a trusted key has an image forgotten", "image", i.Image, "key", i.Signer.String(), "peer", from)
+			if s.n.s.Obey != nil {
+				s.n.s.Obey(i)
+			}
+		}}, err
+	case wire.PushLease:
+		l, err := statement.ParseLease(body)
+		return &told{l.Signer, l.Tag, l.Check, func(from peer.ID) {
+			s.n.log.Debug("lease of a tag", "tag", l.Tag, "key", l.Signer.String(), "peer", from)
+			if s.n.s.Lease != nil {
+				s.n.s.Lease(l)
+			}
+		}}, err
+	}
+	return nil, nil
+}
+
 // take obeys a statement that is new and trusted here, and has it passed on.
-func (s *spreader) take(body []byte, from peer.ID) error {
+func (s *spreader) take(kind wire.PushKind, body []byte, from peer.ID) error {
 	sum := sha256.Sum256(body)
 	if s.known(sum) {
 		return ErrKnown
 	}
-	i, err := statement.ParseInvalidation(body)
+	said, err := s.parse(kind, body)
+	if said == nil {
+		return nil
+	}
 	if err == nil {
-		err = i.Check(time.Now())
+		err = said.check(time.Now())
 	}
 	if err != nil {
 		s.n.metrics.statements.WithLabelValues("invalid").Inc()
-		if errors.Is(err, statement.ErrTime) && s.n.trusts(i.Signer) {
-			s.n.log.Warn("statement of a trusted key ignored", "image", i.Image, "peer", from, "error", err)
+		if errors.Is(err, statement.ErrTime) && s.n.trusts(said.signer) {
+			s.n.log.Warn("statement of a trusted key ignored", "image", said.image, "peer", from, "error", err)
 		}
 		return err
 	}
-	if !s.n.trusts(i.Signer) {
-		return s.passBy(sum, body, from)
+	push := wire.AppendPush(nil, kind, body)
+	if !s.n.trusts(said.signer) {
+		return s.passBy(sum, push, from)
 	}
 	if !s.first(s.seen, sum) {
 		return ErrKnown
@@ -189,16 +224,13 @@ func (s *spreader) take(body []byte, from peer.ID) error {
 	if from == "" { // Spread tells the others, and who called it is here
 		return nil
 	}
-	s.n.log.Info("a trusted key has an image forgotten", "image", i.Image, "key", i.Signer.String(), "peer", from)
-	if s.n.s.Obey != nil {
-		s.n.s.Obey(i)
-	}
-	s.pass(body, from)
+	said.obey(from)
+	s.pass(push, from)
 	return nil
 }
 
 // passBy passes on, now and then, what nobody here trusts.
-func (s *spreader) passBy(sum [sha256.Size]byte, body []byte, from peer.ID) error {
+func (s *spreader) passBy(sum [sha256.Size]byte, push []byte, from peer.ID) error {
 	if from == "" {
 		return ErrUntrusted
 	}
@@ -207,7 +239,7 @@ func (s *spreader) passBy(sum [sha256.Size]byte, body []byte, from peer.ID) erro
 	}
 	s.n.metrics.statements.WithLabelValues("ignored").Inc()
 	if s.strangers.Allow() {
-		s.pass(body, from)
+		s.pass(push, from)
 	}
 	return nil
 }
@@ -227,9 +259,9 @@ func (s *spreader) first(in *lru.Cache[[sha256.Size]byte, struct{}], sum [sha256
 }
 
 // pass has a statement passed on.
-func (s *spreader) pass(body []byte, from peer.ID) {
+func (s *spreader) pass(push []byte, from peer.ID) {
 	select {
-	case s.queue <- spreading{wire.AppendPush(nil, wire.PushInvalidation, body), from}:
+	case s.queue <- spreading{push, from}:
 	default:
 		s.n.log.Warn("statement not passed on: too many wait", "waiting", spreadWaiting)
 	}
@@ -318,8 +350,17 @@ func (n *Node) Spread(ctx context.Context, body []byte) (told int, err error) {
 		return 0, ErrClosed
 	}
 	defer end()
-	if err := n.spreader.take(body, ""); err != nil {
+	if err := n.spreader.take(wire.PushInvalidation, body, ""); err != nil {
 		return 0, err
 	}
 	return n.spreader.tell(ctx, spreading{push: wire.AppendPush(nil, wire.PushInvalidation, body)}), nil
+}
+
+// SpreadLease has the members that are connected told of a lease that this node
+// has signed; those pass it on. It does not wait.
+func (n *Node) SpreadLease(l statement.Lease) {
+	body := l.Marshal()
+	if n.spreader.first(n.spreader.seen, sha256.Sum256(body)) {
+		n.spreader.pass(wire.AppendPush(nil, wire.PushLease, body), "")
+	}
 }

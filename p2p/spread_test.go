@@ -202,14 +202,15 @@ func TestHostilePushes(t *testing.T) {
 }
 
 // TestNoPushSaysWhatATagIs: of all that a member can push without being asked,
-// only one kind is looked at, and that makes a node forget, not believe.
+// only two kinds are looked at. One makes a node forget, not believe; the other
+// counts only if a trusted key has signed it (lease_test.go).
 func TestNoPushSaysWhatATagIs(t *testing.T) {
 	key, signer := swarmkey.New(), statement.GenerateSigner()
 	n := startObedient(t, testOptions(t, key), signer.Key())
 	member := connectedRaw(t, key, n.Node)
 	said := invalidate(t, signer, "docker.io/library/app:v1", time.Now())
 	for kind := range 256 {
-		if wire.PushKind(kind) == wire.PushInvalidation {
+		if k := wire.PushKind(kind); k == wire.PushInvalidation || k == wire.PushLease {
 			continue
 		}
 		n.spreader.meters.Remove(member.ID())

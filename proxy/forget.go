@@ -16,6 +16,7 @@ func (p *Proxy) Forget(i request.Image) (int, error) {
 	if i.Tag != "" {
 		prefix = below(prefix + i.Tag)
 	}
+	p.leases.forget(prefix, i.Digest)
 	n, err := p.tags.forget(prefix, i.Digest)
 	if err != nil {
 		return n, fmt.Errorf("forget %s: %w", i, err)

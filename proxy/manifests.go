@@ -144,18 +144,26 @@ func (x *exchange) manifestHeader(d blob.Descriptor) {
 
 // resolve asks the upstream what the tag points to. The client's Accept goes
 // along, because registries choose by it. While no upstream can be asked it is
-// what was answered last, and the answer says so.
+// what was answered last, or what a trusted seeder was told since, and the answer
+// says so.
 func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 	accept := accepted(x.r.Header)
 	key := x.tagKey(accept)
 	maxAge, staleIfError := x.repo.TagAges(x.req.Tag)
-	d, err := x.tags.resolve(ctx, key, maxAge, func(ctx context.Context) (blob.Descriptor, error) {
-		return x.repo.Resolve(ctx, x.req.Tag, accept)
-	})
+	var err error
+	d, ok := x.preferred(key, accept, maxAge)
+	if !ok {
+		d, err = x.tags.resolve(ctx, key, maxAge, func(ctx context.Context) (blob.Descriptor, error) {
+			d, err := x.repo.Resolve(ctx, x.req.Tag, accept)
+			if err == nil {
+				x.issue(d)
+			}
+			return d, err
+		})
+	}
 	if staleIfError > 0 && origin.Outage(err) {
-		if kept, ok := x.tags.last(key, accept, maxAge+staleIfError); ok {
-			x.stale(kept, err)
-			d, err = kept.Manifest, nil
+		if last, ok := x.unasked(key, accept, maxAge+staleIfError, err); ok {
+			d, err = last, nil
 		}
 	}
 	if err == nil && d.Size > x.maxManifest {
@@ -204,6 +212,7 @@ func (x *exchange) stale(kept blobcache.Tag, why error) {
 // more, which it was; why says that. It is an error if the tag is still d.
 func (x *exchange) moved(ctx context.Context, d blob.Descriptor, why error) (blob.Descriptor, error) {
 	x.tags.doubt(x.tagKey(accepted(x.r.Header)), d.Digest)
+	x.leases.drop(x.tagName(), d.Digest)
 	to, err := x.resolve(ctx)
 	if err == nil && to.Digest == d.Digest {
 		err = why

@@ -25,6 +25,8 @@ type metrics struct {
 	prefetch  *prometheus.CounterVec
 	stale     prometheus.Counter
 	decisions *prometheus.CounterVec
+	leased    *prometheus.CounterVec
+	leases    *prometheus.CounterVec
 }
 
 // newMetrics registers the proxy's collectors; a nil registerer leaves them
@@ -57,6 +59,20 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		Name: "shoal_proxy_decisions_total",
 		Help: "Whether a client may have a content of a registry with access: client: leased, granted or refused by the registry, or failed to be decided.",
 	}, []string{"result"})
+	m.leased = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "shoal_proxy_leased_tags_total",
+		Help: "Answers about tags that were what a trusted seeder said: because of an outage of the registry, or because the operator prefers that to asking.",
+	}, []string{"why"})
+	m.leases = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "shoal_proxy_leases_total",
+		Help: "Leases of tags by trusted keys that came, by result: taken, or refused because of the settings, their name or their age.",
+	}, []string{"result"})
+	for _, why := range []string{leasedForOutage, leasedPreferred} {
+		m.leased.WithLabelValues(why)
+	}
+	for _, result := range []string{"taken", "refused"} {
+		m.leases.WithLabelValues(result)
+	}
 	for _, v := range []policy.Verdict{policy.Leased, policy.Granted, policy.Refused, policy.Failed} {
 		m.decisions.WithLabelValues(string(v))
 	}
@@ -66,7 +82,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch, m.stale, m.decisions} {
+	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch, m.stale, m.decisions, m.leased, m.leases} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -2,7 +2,8 @@
 // at: the pull half of the OCI distribution specification in front of the
 // cache, the swarm and the upstream registries. It is no registry: it takes no
 // pushes, and has no word of its own on what a tag means. It keeps what
-// upstreams said of tags, for as long as the operator lets it.
+// upstreams said of tags, and what seeders were told whom the operator trusts, for
+// as long as the operator lets it.
 //
 // What always holds: /v2/ is answered at once, whatever else hangs; what cannot
 // be served is a 404 within ten seconds, before any header of a 200; once a 200
@@ -35,6 +36,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/statement"
 	"shoal/proxy/origin"
 	"shoal/proxy/policy"
 	"shoal/proxy/request"
@@ -71,8 +73,12 @@ type Options struct {
 	// Platforms are the ones whose images are prefetched when an index names
 	// several; nil is Linux on this machine's architecture.
 	Platforms []ocispec.Platform
-	Logger    *slog.Logger          // nil discards
-	Metrics   prometheus.Registerer // nil registers nothing
+	// Signer signs leases of the tags that registries are asked about, and Lease
+	// has others told of each, without waiting; nil: none are made.
+	Signer  *statement.Signer
+	Lease   func(statement.Lease)
+	Logger  *slog.Logger          // nil discards
+	Metrics prometheus.Registerer // nil registers nothing
 }
 
 // Proxy is the endpoint, an http.Handler.
@@ -83,6 +89,7 @@ type Proxy struct {
 	log      *slog.Logger
 	metrics  *metrics
 	tags     *tags
+	leases   *leases
 	prefetch *prefetcher
 	// maxManifest is the largest manifest in bytes.
 	maxManifest int64
@@ -116,6 +123,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.maxManifest = cmp.Or(o.MaxManifest, blob.MaxManifestSize)
 	p.tags = newTags(p.cache)
+	p.leases = newLeases(o.Signer, o.Lease)
 	p.notices = newNotices()
 	p.book = policy.New(time.Now)
 	p.wallets = newWallets(p.book)
@@ -272,7 +280,7 @@ func (x *exchange) fail(ctx context.Context, err error) {
 		f = explain(err, x.req)
 	}
 	h := x.w.Header()
-	for _, key := range []string{"Docker-Content-Digest", "Etag", "Accept-Ranges", "Warning"} {
+	for _, key := range []string{"Docker-Content-Digest", "Etag", "Accept-Ranges", "Warning", leaseHeader} {
 		h.Del(key) // of the content that there is not
 	}
 	if f.status == http.StatusMethodNotAllowed {

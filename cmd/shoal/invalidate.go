@@ -43,6 +43,10 @@ func (s *service) obey(said statement.Invalidation) {
 	}
 }
 
+// lease takes in what another member tells that a trusted key has signed of a tag.
+// It is not called before Run, when there is a proxy.
+func (s *service) lease(said statement.Lease) { s.proxy.TakeLease(said) }
+
 // forget drops what this node knows of an image.
 func (s *service) forget(name string) (admin.Invalidated, error) {
 	image, err := request.ParseImage(name)

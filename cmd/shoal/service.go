@@ -35,6 +35,7 @@ type service struct {
 
 	cache  *blobcache.Cache
 	budget int64 // of the cache, in bytes
+	signer *statement.Signer
 	node   *p2p.Node
 	origin *origin.Client
 	proxy  *proxy.Proxy
@@ -76,18 +77,17 @@ func (s *service) openCache(context.Context) (err error) {
 			return err
 		}
 	}
-	signer, err := s.signer()
-	if err != nil {
+	if s.signer, err = s.signingKey(); err != nil {
 		return err
 	}
 	s.cache, err = blobcache.Open(dir, blobcache.Options{
-		Budget: s.budget, ReverifyAfter: s.cfg.Reverify, TrustedKeys: s.cfg.TrustedKeys, Signer: signer, Logger: s.log, Metrics: s.metrics,
+		Budget: s.budget, ReverifyAfter: s.cfg.Reverify, TrustedKeys: s.cfg.TrustedKeys, Signer: s.signer, Logger: s.log, Metrics: s.metrics,
 	})
 	return err
 }
 
-// signer reads the key with which the node signs; nil if it has none.
-func (s *service) signer() (*statement.Signer, error) {
+// signingKey reads the key with which the node signs; nil if it has none.
+func (s *service) signingKey() (*statement.Signer, error) {
 	path := s.cfg.SigningKey
 	if path == "" {
 		return nil, nil
@@ -99,7 +99,7 @@ func (s *service) signer() (*statement.Signer, error) {
 	if readableByOthers(path) {
 		s.log.Warn("everybody on this machine can read the signing key: chmod it to 600", "file", path)
 	}
-	s.log.Info("chains are signed", "key", signer.Key().String())
+	s.log.Info("this node signs chains of blobs and leases of tags", "key", signer.Key().String())
 	return signer, nil
 }
 
@@ -136,6 +136,7 @@ func (s *service) joinable(ctx context.Context) error {
 		Zone:        s.cfg.Zone,
 		TrustedKeys: s.cfg.TrustedKeys,
 		Obey:        s.obey,
+		Lease:       s.lease,
 		Version:     version(),
 		Cache:       s.cache,
 		Logger:      s.log,
@@ -190,7 +191,7 @@ func (s *service) wire(context.Context) (err error) {
 		return err
 	}
 	s.proxy, err = proxy.New(proxy.Options{
-		Cache: s.cache, Fetcher: s.node, Origin: s.origin, MaxManifest: s.cfg.ManifestSize, Logger: s.log, Metrics: s.metrics,
+		Cache: s.cache, Fetcher: s.node, Origin: s.origin, MaxManifest: s.cfg.ManifestSize, Signer: s.signer, Lease: s.node.SpreadLease, Logger: s.log, Metrics: s.metrics,
 	})
 	if err != nil {
 		return err

@@ -20,8 +20,11 @@ const (
 // not know.
 type PushKind byte
 
-// PushInvalidation is of a push whose body is a statement.Invalidation.
-const PushInvalidation PushKind = 1
+// The kinds.
+const (
+	PushInvalidation PushKind = 1 // the body is a statement.Invalidation
+	PushLease        PushKind = 2 // a statement.Lease
+)
 
 // AppendPush appends a push to b.
 func AppendPush(b []byte, kind PushKind, body []byte) []byte {

@@ -43,6 +43,8 @@ func (r Registry) checkClient() error {
 		return errors.New("with \"access: client\" each client brings its own token: remove the credentials, or set \"access: shared\"")
 	case len(r.MaxAge) > 0 || r.StaleIfError > 0:
 		return errors.New("with \"access: client\" the registry is asked about tags for each client: remove max-age and stale-if-error")
+	case r.TagLeases == LeasesOutage || r.TagLeases == LeasesPrefer:
+		return errors.New("with \"access: client\" the registry is asked about tags for each client: remove tag-leases")
 	case r.Lease < 0 || r.Lease > leaseMax:
 		return fmt.Errorf("lease %v: use up to %v", r.Lease, leaseMax)
 	case r.CredentialsInClear:

@@ -70,6 +70,9 @@ type Registry struct {
 	// StaleIfError is for how long after that the last answer still counts
 	// while no upstream can be asked; 0 is DefaultStaleIfError, less is never.
 	StaleIfError time.Duration
+	// TagLeases is when what trusted seeders say of tags counts: LeasesOutage,
+	// which is the same as nothing, LeasesPrefer or LeasesOff.
+	TagLeases string
 }
 
 // Values of Access.
@@ -197,6 +200,11 @@ func (r Registry) Check() error {
 	}
 	for _, a := range r.MaxAge {
 		if err := a.check(); err != nil {
+			return err
+		}
+	}
+	if r.TagLeases != "" {
+		if err := CheckTagLeases(r.TagLeases); err != nil {
 			return err
 		}
 	}

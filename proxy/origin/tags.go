@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +102,34 @@ func (r *Repository) TagAges(tag string) (maxAge, staleIfError time.Duration) {
 		}
 	}
 	return 0, staleIfError
+}
+
+// Values of Registry.TagLeases.
+const (
+	LeasesOutage = "outage" // while no upstream can be asked, within StaleIfError
+	LeasesPrefer = "prefer" // instead of asking, too
+	LeasesOff    = "off"    // never, and none are made
+)
+
+// CheckTagLeases returns why s is not a value of Registry.TagLeases, or nil.
+func CheckTagLeases(s string) error {
+	if s != LeasesOutage && s != LeasesPrefer && s != LeasesOff {
+		return fmt.Errorf("%q: use %s, %s or %s", s, LeasesOutage, LeasesPrefer, LeasesOff)
+	}
+	return nil
+}
+
+// TagLeases returns when leases of the repository's tags count. If only the
+// registry knows for whom an answer is, they never do.
+func (r *Repository) TagLeases() string {
+	listed, ok := r.client.registries[r.registry]
+	switch {
+	case r.byClient != nil:
+		return LeasesOff
+	case !ok:
+		return LeasesOutage
+	}
+	return cmp.Or(listed.TagLeases, LeasesOutage)
 }
 
 // Outage tells whether err, of a question to a repository, says that no

@@ -77,6 +77,7 @@ func registrySettings() []registrySetting {
 			r.MaxAge = append(r.MaxAge, age)
 			return err
 		}},
+		{name: "tag-leases", set: func(r *origin.Registry, s string) error { r.TagLeases = s; return origin.CheckTagLeases(s) }},
 		{name: "stale-if-error", set: func(r *origin.Registry, s string) (err error) {
 			if r.StaleIfError, err = origin.ParseAge(s); r.StaleIfError == 0 {
 				r.StaleIfError = -1 // never: 0 is the default
