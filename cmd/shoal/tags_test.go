@@ -135,3 +135,48 @@ func TestInvalidateTheSwarm(t *testing.T) {
 		t.Errorf("%d HEADs: of three nodes two had to ask again", n)
 	}
 }
+
+// TestLeasesBetweenNodes: of three nodes one is a seeder. What the registry told it
+// of a tag is what the tag is for the node that trusts its key, while the registry is
+// down; for the other one it is nothing.
+func TestLeasesBetweenNodes(t *testing.T) {
+	reg := origintest.Start(t, origintest.Options{})
+	image := reg.Registry.AddImage("a/b", "v1", origintest.Image{Seed: 1, Layers: origintest.Layers(1000)})
+	key := filepath.Join(t.TempDir(), "seeder.key")
+	signer := statement.GenerateSigner()
+	if err := createSigningKey(key, signer); err != nil {
+		t.Fatal(err)
+	}
+	var nodes []*service
+	for i, trusted := range [][]statement.Key{nil, {signer.Key()}, nil} {
+		cfg := config.Config{
+			DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0", TrustedKeys: trusted,
+			Swarm:      []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")},
+			Registries: origin.Registries{"docker.io": {Upstreams: []string{reg.URL}}},
+		}
+		if i == 0 {
+			cfg.SigningKey = key
+		} else {
+			cfg.Join = []multiaddr.Multiaddr{multiaddr.StringCast(nodes[0].addrs()[0])}
+		}
+		nodes = append(nodes, startService(t, cfg))
+	}
+	for _, s := range nodes {
+		until(t, "everybody is connected", func() bool { return s.node.Peers() == 2 })
+	}
+	if err := nodes[0].request(t.Context(), http.MethodGet, "a/b/manifests/v1"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "who trusts the key has a lease", func() bool { return counted(t, nodes[1], "shoal_proxy_leases_total") == 1 })
+	reg.Registry.Fault(origintest.Fault{Effect: origintest.Status(http.StatusServiceUnavailable)})
+	status, header := nodes[1].head(t, "v1")
+	if status != http.StatusOK || header.Get("Docker-Content-Digest") != image.Index.Digest.String() || !strings.HasPrefix(header.Get("Shoal-Lease"), signer.Key().String()) {
+		t.Errorf("who trusts the key: %d with headers %v", status, header)
+	}
+	if err := nodes[1].request(t.Context(), http.MethodGet, "a/b/manifests/v1"); err != nil {
+		t.Errorf("who trusts the key: %v", err)
+	}
+	if status, header := nodes[2].head(t, "v1"); status != http.StatusNotFound {
+		t.Errorf("who does not: %d with headers %v", status, header)
+	}
+}

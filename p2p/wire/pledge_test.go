@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -68,6 +69,45 @@ func FuzzParsePledges(f *testing.F) {
 		}
 		if len(ps) != n || s != "" && PrintPledges(ps) != s {
 			t.Errorf("%q of %d prints as %q", s, n, PrintPledges(ps))
+		}
+	})
+}
+
+func endorsement(tb testing.TB) statement.Endorsement {
+	tb.Helper()
+	s, err := statement.NewSigner(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s.Endorse(blob.Descriptor{Digest: digest.FromString("x"), Size: 3 * blob.PieceSize}, [32]byte{1}, time.UnixMilli(1767323045678))
+}
+
+func TestEndorsements(t *testing.T) {
+	e := endorsement(t)
+	s := PrintEndorsement(e)
+	if got, err := ParseEndorsement(s); err != nil || got != e || len(s) != 188 {
+		t.Errorf("%d characters, %+v, %v", len(s), got, err)
+	}
+	for _, s := range []string{"", s[1:], s + "A", s[:187] + "=", s[:187] + "\n", s[:187] + "!", "Ag" + s[2:], PrintVoucher(voucher(t)), strings.Repeat("A", 1<<20)} {
+		if e, err := ParseEndorsement(s); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%.40q: %+v, %v", s, e, err)
+		}
+	}
+}
+
+func FuzzParseEndorsement(f *testing.F) {
+	f.Add("")
+	f.Add(PrintEndorsement(endorsement(f)))
+	f.Fuzz(func(t *testing.T, s string) {
+		e, err := ParseEndorsement(s)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Errorf("%q: %v", s, err)
+			}
+			return
+		}
+		if PrintEndorsement(e) != s {
+			t.Errorf("%q prints as %q", s, PrintEndorsement(e))
 		}
 	})
 }

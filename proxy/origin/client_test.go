@@ -90,6 +90,7 @@ func TestCheckClient(t *testing.T) {
 		"each client brings its own token":       {Access: origin.AccessClient, Username: "me", PasswordFile: "/p"},
 		"remove max-age and stale-if-error":      {Access: origin.AccessClient, StaleIfError: time.Hour},
 		"max-age and stale-if-error":             {Access: origin.AccessClient, MaxAge: []origin.TagAge{{Pattern: "*:*", Age: time.Hour}}},
+		"remove tag-leases":                      {Access: origin.AccessClient, TagLeases: origin.LeasesPrefer},
 		"share-with-swarm is for":                {Access: origin.AccessShared, ByClient: origin.ByClient{ShareWithSwarm: true}},
 		"lease is for":                           {ByClient: origin.ByClient{Lease: time.Minute}},
 		"lease 1h0m1s: use up to 1h0m0s":         {Access: origin.AccessClient, ByClient: origin.ByClient{Lease: time.Hour + time.Second}},

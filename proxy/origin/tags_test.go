@@ -77,6 +77,32 @@ func TestTagAges(t *testing.T) {
 	}
 }
 
+// When leases count is the operator's to say, and never where only the registry
+// knows for whom an answer is.
+func TestTagLeases(t *testing.T) {
+	c, err := New(Options{Registries: Registries{
+		"a.example": {TagLeases: LeasesPrefer}, "b.example": {TagLeases: LeasesOff}, "c.example": {}, "d.example": {Access: AccessClient}, DockerHub: {Access: AccessClient, TagLeases: LeasesOff},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for registry, want := range map[string]string{
+		"a.example": LeasesPrefer, "b.example": LeasesOff, "c.example": LeasesOutage, "d.example": LeasesOff, DockerHub: LeasesOff, "other.example": LeasesOutage,
+	} {
+		r, err := c.Repository(registry, "library/nginx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.TagLeases(); got != want {
+			t.Errorf("%s: %s, want %s", registry, got, want)
+		}
+	}
+	if err := (Registry{TagLeases: "always"}).Check(); err == nil {
+		t.Error("another word passes")
+	}
+}
+
 func TestOutage(t *testing.T) {
 	up := &upstream{}
 	status := func(code int) error {

@@ -203,7 +203,7 @@ registry:
   f.example: {credential-command: helper, access: shared}
   g.example: {access: client, lease: 2m, share-with-swarm: true}
   h.example: {max-age: ["*:latest=0s", "team/*:v*=24h"], stale-if-error: 90m}
-  i.example: {max-age: "app:[0-9]*=1h", stale-if-error: 0s}
+  i.example: {max-age: "app:[0-9]*=1h", stale-if-error: 0s, tag-leases: prefer}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -218,7 +218,7 @@ registry:
 		"f.example": {CredentialCommand: []string{"helper"}, Access: origin.AccessShared},
 		"g.example": {Access: origin.AccessClient, ByClient: origin.ByClient{Lease: 2 * time.Minute, ShareWithSwarm: true}},
 		"h.example": {MaxAge: []origin.TagAge{{Pattern: "*:latest"}, {Pattern: "team/*:v*", Age: 24 * time.Hour}}, StaleIfError: 90 * time.Minute},
-		"i.example": {MaxAge: []origin.TagAge{{Pattern: "app:[0-9]*", Age: time.Hour}}, StaleIfError: -1},
+		"i.example": {MaxAge: []origin.TagAge{{Pattern: "app:[0-9]*", Age: time.Hour}}, StaleIfError: -1, TagLeases: origin.LeasesPrefer},
 	}
 	if !reflect.DeepEqual(c.Registries, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Registries, want)
@@ -309,6 +309,7 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"age of nothing", "registry:\n  ghcr.io: {max-age: ['a:b=1h', '*:v*']}\n", `FILE:2:33: registry.ghcr.io.max-age: "*:v*": use PATTERN=DURATION, for instance *:v*=24h`},
 		{"age of a repository", "registry:\n  ghcr.io: {max-age: library/nginx=1h}\n", `registry.ghcr.io.max-age: "library/nginx" is no pattern of tags: use for instance *:v* or library/nginx:1.*`},
 		{"age without a unit", "registry:\n  ghcr.io: {max-age: 'a:b=24'}\n", `registry.ghcr.io.max-age: "24" is no duration: use a number with a unit, for instance 90s or 24h`},
+		{"no kind of leases", "registry:\n  ghcr.io: {tag-leases: always}\n", `FILE:2:25: registry.ghcr.io.tag-leases: "always": use outage, prefer or off`},
 		{"a bad window", "registry:\n  ghcr.io: {stale-if-error: -1h}\n", `registry.ghcr.io.stale-if-error: "-1h" is out of range: use 0s to 8760h`},
 		{"bad proxy", "registry:\n  ghcr.io: {proxy: 'proxy:3128'}\n", `"proxy:3128" is no proxy: use http://HOST:PORT, socks5://HOST:PORT or none`},
 		{"password for a proxy", "registry:\n  ghcr.io: {proxy: 'http://me:secret@proxy:3128'}\n", `http://me:xxxxx@proxy:3128: credentials do not belong here`},
