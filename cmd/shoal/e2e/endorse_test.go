@@ -71,13 +71,14 @@ func TestStreamOnTrust(t *testing.T) {
 func firstPiece(ctx context.Context, t *testing.T, n *program.Node, b v1.Descriptor) ([]byte, io.Reader) {
 	t.Helper()
 	req := must(http.NewRequestWithContext(ctx, http.MethodGet, program.MirrorURL+"/v2/shoal/trust/blobs/"+b.Digest.String(), nil))(t)
-	resp := must(n.Host.Client(0).Do(req))(t)
+	resp, err := n.Host.Client(0).Do(req)
+	check(t, err)
 	t.Cleanup(func() { _ = resp.Body.Close() })
 	if resp.StatusCode != http.StatusOK {
 		t.Fatal(resp.Status)
 	}
 	first := make([]byte, 1<<20)
-	_, err := io.ReadFull(resp.Body, first)
+	_, err = io.ReadFull(resp.Body, first)
 	check(t, err)
 	return first, resp.Body
 }
