@@ -16,6 +16,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/statement"
+	"shoal/blobcache/trace"
 	"shoal/p2p/swarmkey"
 	"shoal/p2p/wire"
 )
@@ -83,6 +84,9 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger          // required
 	Metrics prometheus.Registerer // nil: none
+	// Trace is shown each fill when it begins, and must return at once; nil: none
+	// is recorded.
+	Trace func(*trace.Live)
 }
 
 // settings are checked Options with the defaults filled in.

@@ -13,6 +13,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/trace"
 	"shoal/p2p/plan"
 	"shoal/p2p/wire"
 )
@@ -34,6 +35,8 @@ type driver struct {
 	origins origins
 	turn    *turn  // among the fills of this node
 	counts  counts // for status
+	trace   *trace.Recorder
+	traces  int // the origin's number in it, from 1 on; 0: it has none
 	search  *search
 	said    atomic.Pointer[word] // what followers are told
 	size    atomic.Int64         // that it is of
@@ -84,6 +87,7 @@ type source struct {
 	tried   bool // was alone to give the blob, and it was wrong
 	odd     int  // pieces in conflict with others
 	refused bool // the fill takes nothing from it any more
+	traced  int  // its number in the trace, from 1 on; 0: it has none
 	failed  int  // requests in a row
 }
 
@@ -91,6 +95,7 @@ type source struct {
 type flight struct {
 	plan.Request
 	cancel context.CancelFunc
+	source int // in the trace
 }
 
 // fetched counts bytes by source.
@@ -137,13 +142,18 @@ func (d *driver) status() (FillStatus, bool) {
 func (d *driver) run(life context.Context) {
 	ctx, cancel := context.WithCancel(life)
 	d.begun = time.Now()
+	d.record()
 	d.x.followers.changed(d.key.digest)
 	d.search.begin(d.x.followers.of(d.key.digest))
 	d.io.Go(func() { d.search.run(ctx) })
 	err := d.begin(ctx)
+	if err != nil || d.plan != nil { // or else there is nothing to drive
+		d.trace.Open()
+	}
 	if err == nil && d.plan != nil {
 		err = d.loop(ctx)
 	}
+	d.trace.End(err)
 	cancel()
 	d.first.close()
 	d.await()
@@ -191,6 +201,7 @@ func (d *driver) begin(ctx context.Context) error {
 		Seed: rand.Uint64(), Tuning: d.x.limits.plan,
 	})
 	d.stored, d.busy = time.Now(), time.Now()
+	d.trace.Sized(d.want.Size, d.here(fill.Have()))
 	d.bytes.beside = d.x.inflow.Load()
 	_, d.board.chain = d.x.cache.Chain(d.want)
 	d.board.untold = true // what was left from an earlier fill
@@ -283,6 +294,7 @@ func (d *driver) loop(ctx context.Context) error {
 		case <-timer.C:
 			idle = true
 		case <-d.fill.Done():
+			d.drain() // what was stored last
 			return d.fill.Err()
 		case <-ctx.Done():
 			return ErrClosed
@@ -388,6 +400,7 @@ func (d *driver) publish() {
 			joined++
 		}
 	}
+	d.trace.Show()
 	d.counts.mu.Lock()
 	defer d.counts.mu.Unlock()
 	d.counts.ok = true
@@ -401,6 +414,7 @@ func (d *driver) publish() {
 func (d *driver) cancel(id plan.ID) {
 	if f, ok := d.flights[id]; ok {
 		delete(d.flights, id)
+		d.trace.Answered(f.source)
 		f.cancel()
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/blobcache/statement"
+	"shoal/blobcache/trace"
 	"shoal/p2p/channel"
 	"shoal/p2p/penalty"
 	"shoal/p2p/plan"
@@ -60,6 +61,8 @@ type Options struct {
 	Swarm    Swarm                 // required
 	Logger   *slog.Logger          // required
 	Metrics  prometheus.Registerer // nil: none
+	// Trace is shown each fill when it begins; nil: none is recorded.
+	Trace func(*trace.Live)
 }
 
 // Exchange serves members, as an http.Handler behind a channel.Listener, and
@@ -71,6 +74,7 @@ type Exchange struct {
 	metrics *metrics
 	self    peer.ID // this member
 	signer  *statement.Signer
+	trace   func(*trace.Live) // nil: nothing is recorded
 	met     *acquaintances
 	client  *client
 	uploads uploads
@@ -169,7 +173,7 @@ func New(o Options) (*Exchange, error) {
 	pool := newPool()
 	x := &Exchange{
 		cache: o.Cache, swarm: o.Swarm, log: o.Logger, metrics: m,
-		self: o.Channel.ID(), signer: signer, met: met, client: newClient(life, o.Channel, met),
+		self: o.Channel.ID(), signer: signer, trace: o.Trace, met: met, client: newClient(life, o.Channel, met),
 		uploads: newUploads(),
 		bans:    penalty.NewBox(forLies()),
 		silent:  penalty.NewBox(forSilence()),

@@ -36,7 +36,8 @@ var errDisk = errors.New("piece cannot be stored")
 // start carries out a request, for which a piece was reserved in the budget.
 func (d *driver) start(ctx context.Context, r plan.Request) {
 	ctx, cancel := context.WithCancel(ctx)
-	d.flights[r.ID] = flight{r, cancel}
+	d.flights[r.ID] = flight{r, cancel, d.traced(r.Member)}
+	d.trace.Asked(d.flights[r.ID].source)
 	src := d.byID[r.Member]
 	if r.Member == plan.Origin {
 		origin, first := d.origins.current(), d.first
@@ -102,11 +103,16 @@ func (d *driver) receive(r run, body io.Reader, buf *[blob.PieceSize]byte) error
 		if err := d.read(r.ID, body, data); err != nil {
 			return fmt.Errorf("piece %d: %w", i, err)
 		}
+		begun := time.Now()
 		err := d.store(r, i, data)
 		var wrong *wrongPiece
 		switch {
 		case err == nil:
-			d.post(func() { d.delivered(r, i, int64(len(data))) })
+			took := time.Since(begun)
+			d.post(func() {
+				d.delivered(r, i, int64(len(data)))
+				d.trace.Kept(d.traced(r.Member), int64(len(data)), took)
+			})
 		case errors.As(err, &wrong):
 			return err
 		case errors.Is(err, blobcache.ErrConflict), errors.Is(err, blobcache.ErrRefused), errors.Is(err, errUnwanted):
@@ -145,7 +151,12 @@ func (d *driver) read(id plan.ID, body io.Reader, data []byte) error {
 // progress tells the plan of bytes that came.
 func (d *driver) progress(id plan.ID, bytes int64) {
 	d.plan.Progress(d.now(), id, bytes)
-	if d.flights[id].Member == plan.Origin && d.flights[id].ID == id {
+	f, mine := d.flights[id]
+	if !mine {
+		return // cancelled
+	}
+	d.trace.Came(f.source, bytes)
+	if f.Member == plan.Origin {
 		d.bytes.read += bytes
 	}
 }
@@ -195,10 +206,12 @@ func (d *driver) conflict(r run, i int, err error) {
 
 // ended handles the end of a request.
 func (d *driver) ended(r plan.Request, src *source, err error) {
-	if _, mine := d.flights[r.ID]; !mine {
+	f, mine := d.flights[r.ID]
+	if !mine {
 		return // cancelled
 	}
 	delete(d.flights, r.ID)
+	d.trace.Answered(f.source)
 	switch {
 	case err == nil:
 		return

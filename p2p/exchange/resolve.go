@@ -41,6 +41,7 @@ func (d *driver) resolve(ctx context.Context) ([]found, error) {
 		d.pledge(src != nil)
 		if src != nil && o.result == nil && d.now() >= notBefore && d.originsTurn() && d.now() >= d.mySizeTurn() {
 			o = d.tryOpen(ctx, src)
+			d.trace.Asked(d.traced(plan.Origin))
 		}
 		select {
 		case <-ctx.Done():
@@ -56,6 +57,7 @@ func (d *driver) resolve(ctx context.Context) ([]found, error) {
 			}
 		case r := <-o.result:
 			o, notBefore = opening{}, d.now()+reopenEvery
+			d.trace.Answered(d.traced(plan.Origin))
 			if r.err == nil && r.stream.Size < 0 {
 				r.stream.close()
 				r.err = fmt.Errorf("%w: the origin tells no size", blob.ErrUnavailable)
@@ -150,6 +152,7 @@ func (d *driver) abandon(o opening) {
 		return
 	}
 	o.cancel()
+	d.trace.Answered(d.traced(plan.Origin))
 	d.io.Go(func() {
 		r := <-o.result
 		r.stream.close()
