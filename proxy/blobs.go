@@ -166,12 +166,14 @@ func (x *exchange) flush() {
 // sink returns the body of the answer, whose bytes are counted as from source.
 func (x *exchange) sink(source string) *sink {
 	counter := x.metrics.served.WithLabelValues(source)
-	return &sink{w: x.w, onWrite: func(n int64) {
+	x.seenFrom(origins[source])
+	return &sink{w: x.w, onWrite: func(n int64, since time.Time) {
 		if x.sent == 0 && n > 0 {
 			x.metrics.firstByte.Observe(time.Since(x.start).Seconds())
 		}
 		x.sent += n
 		counter.Add(float64(n))
+		x.seenWrite(n, since)
 	}}
 }
 

@@ -18,6 +18,7 @@ import (
 	"shoal/proxy/manifest"
 	"shoal/proxy/origin"
 	"shoal/proxy/policy"
+	"shoal/proxy/pull"
 	"shoal/proxy/request"
 )
 
@@ -78,6 +79,7 @@ func (x *exchange) manifest(ctx context.Context) error {
 	if x.manifestHeader(d); x.r.Method == http.MethodHead || x.status == http.StatusNotModified {
 		return nil
 	}
+	x.seenNames(m)
 	// A client that has left needs no body.
 	_, _ = x.w.Write(body)
 	if ahead {
@@ -130,6 +132,7 @@ func (x *exchange) recall(d digest.Digest) (blob.Descriptor, bool) {
 // manifestHeader sends the headers of a manifest, or that the client has it.
 func (x *exchange) manifestHeader(d blob.Descriptor) {
 	h := x.w.Header()
+	x.seenManifest(d)
 	if request.Unchanged(x.r.Header, d.Digest) {
 		h.Set("Etag", request.ETag(d.Digest))
 		x.header(http.StatusNotModified)
@@ -277,6 +280,7 @@ func (x *exchange) bytes(ctx context.Context, d blob.Descriptor) ([]byte, error)
 			return nil, err
 		}
 	}
+	x.seenFrom(pull.Past)
 	_, body, err := x.repo.Manifest(ctx, d.Digest.String(), manifest.Accept()) // which proves them
 	if err == nil && x.by == nil {
 		x.cache.Widen(d.Digest) // the registry has it, and not only its word for it
@@ -289,6 +293,7 @@ func (x *exchange) stored(ctx context.Context, d blob.Descriptor) ([]byte, error
 	whole, err := x.cache.Get(ctx, d.Digest)
 	if err == nil {
 		defer whole.Close()
+		x.seenFrom(pull.FromCache)
 		return x.readManifest(whole.File(), whole.Descriptor().Size)
 	}
 	if !errors.Is(err, blob.ErrNotFound) {

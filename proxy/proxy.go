@@ -39,6 +39,7 @@ import (
 	"shoal/blobcache/statement"
 	"shoal/proxy/origin"
 	"shoal/proxy/policy"
+	"shoal/proxy/pull"
 	"shoal/proxy/request"
 )
 
@@ -79,6 +80,8 @@ type Options struct {
 	Lease   func(statement.Lease)
 	Logger  *slog.Logger          // nil discards
 	Metrics prometheus.Registerer // nil registers nothing
+	// Pulls is told of all requests for manifests and blobs; nil: none is.
+	Pulls *pull.Recorder
 }
 
 // Proxy is the endpoint, an http.Handler.
@@ -94,7 +97,8 @@ type Proxy struct {
 	// maxManifest is the largest manifest in bytes.
 	maxManifest int64
 	notices     *notices
-	book        *policy.Book // of registries that are asked in the name of clients
+	pulls       *pull.Recorder // nil if nobody wants to know
+	book        *policy.Book   // of registries that are asked in the name of clients
 	wallets     *wallets
 	greeting    *greeting
 	// heads are what manifests are, of those whose bytes say it: a HEAD need not
@@ -125,6 +129,7 @@ func New(o Options) (*Proxy, error) {
 	p.tags = newTags(p.cache)
 	p.leases = newLeases(o.Signer, o.Lease)
 	p.notices = newNotices()
+	p.pulls = o.Pulls
 	p.book = policy.New(time.Now)
 	p.wallets = newWallets(p.book)
 	p.greeting = &greeting{origin: p.origin}
@@ -172,6 +177,8 @@ type exchange struct {
 	size int64
 	want blob.Range
 	sent int64
+
+	seen *pull.Request // what the recorder of pulls is told; nil if it is nothing
 }
 
 // ServeHTTP answers a client. It panics with http.ErrAbortHandler, as net/http
@@ -185,7 +192,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(pushPatience))
 	}
 	ctx := r.Context()
-	if err := x.answer(ctx); err != nil {
+	err := x.answer(ctx)
+	x.seenOff(ctx, err)
+	if err != nil {
 		x.fail(ctx, err)
 	}
 }
@@ -207,6 +216,7 @@ func (x *exchange) answer(ctx context.Context) (err error) {
 		return err
 	}
 	x.identify(repo)
+	x.see()
 	switch x.req.Kind {
 	case request.Manifest:
 		return x.manifest(ctx)

@@ -24,6 +24,7 @@ import (
 	"shoal/blobcache/blob"
 	"shoal/proxy/origin"
 	"shoal/proxy/origin/origintest"
+	"shoal/proxy/pull"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -53,6 +54,7 @@ type options struct {
 	run     bool    // prefetch too
 	hub     origin.Registry
 	clients *clients
+	pulls   *pull.Recorder
 }
 
 // bubble runs test with a rig.
@@ -94,7 +96,7 @@ func newRig(t *testing.T, o options) *rig {
 	if fetcher == nil {
 		fetcher = r.swarm
 	}
-	r.proxy, err = New(Options{Cache: r.cache, Fetcher: fetcher, Origin: client, MaxManifest: o.largest, Logger: logger, Metrics: r.metrics})
+	r.proxy, err = New(Options{Cache: r.cache, Fetcher: fetcher, Origin: client, MaxManifest: o.largest, Logger: logger, Metrics: r.metrics, Pulls: o.pulls})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,22 +63,23 @@ func suitBuffer(ctx context.Context, c net.Conn) context.Context {
 }
 
 // sink is the body of one response on its way to the client. It moves the
-// write deadline on with every chunk and tells onWrite what went out. It wraps
+// write deadline on with every chunk and tells onWrite what went out, and since when
+// it was on its way. It wraps
 // the copy, not the ResponseWriter, so that net/http still sees the file behind
 // an io.LimitedReader and sends it by sendfile.
 type sink struct {
 	w       http.ResponseWriter
-	onWrite func(n int64)
+	onWrite func(n int64, since time.Time)
 }
 
 // Write is of io.Writer.
 func (s *sink) Write(b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		var m int
-		s.extend()
+		begun := s.extend()
 		m, err = s.w.Write(b[n:min(n+writeChunk, len(b))])
 		n += m
-		s.onWrite(int64(m))
+		s.onWrite(int64(m), begun)
 	}
 	return n, clientError(err)
 }
@@ -97,11 +98,11 @@ func (s *sink) ReadFrom(src io.Reader) (n int64, err error) {
 	}
 	for limited.N > 0 {
 		chunk := &io.LimitedReader{R: limited.R, N: min(writeChunk, limited.N)}
-		s.extend()
+		begun := s.extend()
 		m, err := to.ReadFrom(chunk)
 		n += m
 		limited.N -= m
-		s.onWrite(m)
+		s.onWrite(m, begun)
 		if err != nil || chunk.N > 0 { // chunk.N > 0: src has ended
 			return n, clientError(err)
 		}
@@ -122,8 +123,10 @@ func clientError(err error) error {
 	return err
 }
 
-// extend moves the write deadline. A ResponseWriter without deadlines, as in
-// tests, has nobody to wait for.
-func (s *sink) extend() {
-	_ = http.NewResponseController(s.w).SetWriteDeadline(time.Now().Add(writePatience))
+// extend moves the write deadline, and returns the time. A ResponseWriter without
+// deadlines, as in tests, has nobody to wait for.
+func (s *sink) extend() time.Time {
+	now := time.Now()
+	_ = http.NewResponseController(s.w).SetWriteDeadline(now.Add(writePatience))
+	return now
 }

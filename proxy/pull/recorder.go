@@ -1,0 +1,88 @@
+package pull
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+
+	"shoal/blobcache/trace"
+)
+
+// Recorder recognises pulls as they go on, and hands their reports over. A request
+// costs it a lock twice, whatever its size. Its methods may be called from any
+// goroutine; a nil one records nothing.
+type Recorder struct {
+	report func(Report)
+	fills  *lru.Cache[digest.Digest, *trace.Live] // the last one of each blob
+
+	mu   sync.Mutex
+	seen *Recogniser
+}
+
+// NewRecorder returns a Recorder that calls report, in Run's goroutine, for every
+// pull that has ended.
+func NewRecorder(report func(Report)) *Recorder {
+	return &Recorder{report: report, fills: newLRU[digest.Digest, *trace.Live](maxWaiting), seen: NewRecogniser()}
+}
+
+// Fill is told of each fill when it begins.
+func (r *Recorder) Fill(l *trace.Live) { r.fills.Add(l.Fill().Digest, l) }
+
+// Begin is called when a request has come.
+func (r *Recorder) Begin(q *Request) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen.Begin(q)
+}
+
+// End is called when it has been answered; q is not changed any more.
+func (r *Recorder) End(q *Request) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen.End(q)
+}
+
+// Run looks for pulls that have ended until ctx is done, and takes those that are
+// open for ended then.
+func (r *Recorder) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			r.mu.Lock()
+			left := r.seen.Close()
+			r.mu.Unlock()
+			r.tell(left)
+			return context.Cause(ctx)
+		case now := <-tick.C:
+			r.mu.Lock()
+			ended := r.seen.Ended(now)
+			r.mu.Unlock()
+			r.tell(ended)
+		}
+	}
+}
+
+func (r *Recorder) tell(ended []*Pull) {
+	for _, p := range ended {
+		r.report(Analyse(p, r.fill))
+	}
+}
+
+// fill returns what is known of the last fill of a blob.
+func (r *Recorder) fill(d digest.Digest) *trace.Fill {
+	if l, ok := r.fills.Get(d); ok {
+		return l.Fill()
+	}
+	return nil
+}
