@@ -31,7 +31,7 @@ func (s *service) run(stop, hurry context.Context) (err error) {
 	work, end := context.WithCancel(context.WithoutCancel(stop))
 	defer end()
 	g, work := errgroup.WithContext(work)
-	for name, part := range map[string]func(context.Context) error{"cache": s.cache.Run, "swarm": s.node.Run, "prefetch": s.proxy.Run} {
+	for name, part := range map[string]func(context.Context) error{"cache": s.cache.Run, "swarm": s.node.Run, "prefetch": s.proxy.Run, "reports": s.seen.Run} {
 		g.Go(func() error { return lasting(work, name, part) })
 	}
 	g.Go(s.mirror.serve)

@@ -34,6 +34,7 @@ type cli struct {
 	Serve    serveCmd    `cmd:"" help:"Run the mirror and swarm member of this machine."`
 	Status   statusCmd   `cmd:"" help:"Show what the node of this machine is doing."`
 	Peers    peersCmd    `cmd:"" help:"List the members of the swarm, what was traded with each, and who is banned."`
+	Pulls    pullsCmd    `cmd:"" help:"List the last pulls, or show of one where its time went."`
 	ID       idCmd       `cmd:"" name:"id" help:"Print the node's peer ID."`
 	SwarmKey swarmKeyCmd `cmd:"" name:"swarm-key" help:"Make the key that closes a swarm to strangers."`
 	Key      keyCmd      `cmd:"" help:"Make the key of who may tell all nodes what to do."`

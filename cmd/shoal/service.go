@@ -20,11 +20,13 @@ import (
 	"shoal/blobcache/statement"
 	"shoal/cmd/shoal/internal/admin"
 	"shoal/cmd/shoal/internal/config"
+	"shoal/cmd/shoal/internal/pulls"
 	"shoal/cmd/shoal/internal/runfile"
 	"shoal/p2p"
 	"shoal/p2p/swarmkey"
 	"shoal/proxy"
 	"shoal/proxy/origin"
+	"shoal/proxy/pull"
 )
 
 // service is a node: every part of it, opened and wired, not yet running.
@@ -39,6 +41,8 @@ type service struct {
 	node   *p2p.Node
 	origin *origin.Client
 	proxy  *proxy.Proxy
+	pulls  *pulls.Store
+	seen   *pull.Recorder // of requests, for the reports
 	mirror endpoint
 	admin  endpoint
 
@@ -57,7 +61,7 @@ func newService(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 			err = errors.Join(err, s.close())
 		}
 	}()
-	for _, open := range []func(context.Context) error{s.openCache, s.listen, s.joinable, s.wire} {
+	for _, open := range []func(context.Context) error{s.openCache, s.openPulls, s.listen, s.joinable, s.wire} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
@@ -103,6 +107,14 @@ func (s *service) signingKey() (*statement.Signer, error) {
 	return signer, nil
 }
 
+// openPulls reads the reports of pulls.
+func (s *service) openPulls(context.Context) (err error) {
+	if s.pulls, err = pulls.Open(s.cfg.DataDir, s.log, s.metrics); err == nil {
+		s.seen = pull.NewRecorder(s.pulls.Add)
+	}
+	return err
+}
+
 // listen opens the endpoints for runtimes and for the operator.
 func (s *service) listen(ctx context.Context) (err error) {
 	if s.mirror.listener, err = listen(ctx, "mirror", s.cfg.Mirror); err != nil {
@@ -141,6 +153,7 @@ func (s *service) joinable(ctx context.Context) error {
 		Cache:       s.cache,
 		Logger:      s.log,
 		Metrics:     s.metrics,
+		Trace:       s.seen.Fill,
 	})
 	return err
 }
@@ -191,14 +204,15 @@ func (s *service) wire(context.Context) (err error) {
 		return err
 	}
 	s.proxy, err = proxy.New(proxy.Options{
-		Cache: s.cache, Fetcher: s.node, Origin: s.origin, MaxManifest: s.cfg.ManifestSize, Signer: s.signer, Lease: s.node.SpreadLease, Logger: s.log, Metrics: s.metrics,
+		Cache: s.cache, Fetcher: s.node, Origin: s.origin, MaxManifest: s.cfg.ManifestSize, Signer: s.signer, Lease: s.node.SpreadLease,
+		Logger: s.log, Metrics: s.metrics, Pulls: s.seen,
 	})
 	if err != nil {
 		return err
 	}
 	s.mirror.server = s.proxy.Server()
 	s.admin.server = &http.Server{
-		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Unready: s.unready, Logger: s.log}),
+		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Pulls: s.pulls, Unready: s.unready, Logger: s.log}),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,

@@ -128,7 +128,8 @@ func (m *scratch) commandRules() []rule {
 	nothing := func(*testing.T, string) {}
 	return []rule{
 		{`^shoal serve( |$)`, m.serve},
-		{`^shoal demo`, m.parses}, // is run by testdata/script/demo.txtar
+		{`^shoal demo`, m.parses},      // is run by testdata/script/demo.txtar
+		{`^shoal pulls \d+`, m.parses}, // is run by testdata/script/pulls.txtar
 		{`^(shoal|chmod|echo|curl) `, m.shell},
 		{`^make( |$)`, m.make},
 		{`^(cd /.* && )?go run \./`, m.goRun},
@@ -216,7 +217,7 @@ func (m *scratch) command(t *testing.T, line string, env ...string) *exec.Cmd {
 // shell runs a command beside a node, and wants it to succeed.
 func (m *scratch) shell(t *testing.T, line string) {
 	t.Helper()
-	asksNode := strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "shoal status") || strings.HasPrefix(line, "shoal peers") || strings.HasPrefix(line, "shoal cache ")
+	asksNode := strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "shoal status") || strings.HasPrefix(line, "shoal peers") || line == "shoal pulls" || strings.HasPrefix(line, "shoal cache ")
 	if asksNode && len(m.nodes) == 0 {
 		m.serve(t, "shoal serve")
 	}

@@ -93,12 +93,12 @@ func (p *Pull) image() string {
 func (p *Pull) platform() string {
 	votes := map[digest.Digest]int{}
 	for _, w := range p.rows {
-		switch {
-		case w.kind == KindLayer:
+		switch w.kind {
+		case KindLayer:
 			votes[p.parents[w.digest]] += MaxRows
-		case w.kind == KindConfig:
+		case KindConfig:
 			votes[p.parents[w.digest]] += 2
-		case w.kind == KindManifest:
+		case KindManifest:
 			votes[w.digest]++
 		}
 	}

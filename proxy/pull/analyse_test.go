@@ -80,26 +80,46 @@ func TestBottlenecks(t *testing.T) {
 		bound float64 // seconds
 		why   string
 	}{
-		{"a slow origin", serve(100*mib, 200, 4200, 4190, 4200, nil), fill(100, 4100, 4200, from{hub, 100, 150, 4100, 100 * mib}),
-			Registry, 4, "docker.io gave 25MiB/s and was busy 95 % of the time"},
-		{"slow members", serve(100*mib, 200, 4200, 4190, 4200, nil), fill(100, 4100, 4200, from{near, 100, 150, 4100, 60 * mib}, from{far, 100, 150, 4100, 40 * mib}),
-			Peers, 4, "2 members gave 25MiB/s and were busy 95 % of the time"},
-		{"a slow client", serve(100*mib, 200, 4100, 200, 4100, nil), fill(100, 1000, 1100, from{hub, 100, 150, 1000, 100 * mib}),
-			Client, 3.9, "the client read slower than the bytes came: 25.64MiB/s, and they waited for 3.90 s of 4.10 s"},
-		{"a lookup", serve(mib, 4000, 4100, 4090, 4100, nil), fill(100, 4050, 4090, from{near, 3900, 3950, 4050, mib}),
-			Lookup, .15, "nobody was found to ask for 3.76 s of 4.10 s"},
-		{"no first byte", serve(mib, 4000, 4100, 4090, 4100, nil), fill(100, 4050, 4090, from{near, 200, 3950, 4050, mib}),
-			Connect, 3.85, "who was asked gave no first byte for 3.76 s of 4.10 s"},
-		{"a proof", serve(100*mib, 200, 4100, 4090, 4100, nil), fill(100, 1000, 4090, from{hub, 100, 150, 1000, 100 * mib}),
-			Proof, .9, "the bytes were here and being proven for 3.07 s of 4.10 s"},
-		{"a disk", serve(100*mib, 200, 4100, 4090, 4100, nil), slowDisk,
-			Disk, 3.9, "the disk was waited for, 3.48 s of 4.10 s"},
-		{"the cache", serve(100*mib, 105, 4100, 105, 4100, cached), nil,
-			Client, 3.995, "the client read slower than the bytes came: 25.03MiB/s, and they waited for 4.00 s of 4.10 s"},
-		{"a blob in the cache that is proven anew", serve(100*mib, 4000, 4100, 4000, 4100, cached), nil,
-			Proof, .1, "the bytes were here and being proven for 3.90 s of 4.10 s"},
-		{"past the cache", serve(100*mib, 105, 4100, 4000, 4100, func(q *Request) { q.Source = Past }), nil,
-			Registry, .1, "docker.io gave 25.38MiB/s, past the cache"},
+		{
+			"a slow origin", serve(100*mib, 200, 4200, 4190, 4200, nil), fill(100, 4100, 4200, from{hub, 100, 150, 4100, 100 * mib}),
+			Registry, 4, "docker.io gave 25MiB/s and was busy 95 % of the time",
+		},
+		{
+			"slow members", serve(100*mib, 200, 4200, 4190, 4200, nil), fill(100, 4100, 4200, from{near, 100, 150, 4100, 60 * mib}, from{far, 100, 150, 4100, 40 * mib}),
+			Peers, 4, "2 members gave 25MiB/s and were busy 95 % of the time",
+		},
+		{
+			"a slow client", serve(100*mib, 200, 4100, 200, 4100, nil), fill(100, 1000, 1100, from{hub, 100, 150, 1000, 100 * mib}),
+			Client, 3.9, "the client read slower than the bytes came: 25.64MiB/s, and they waited for 3.90 s of 4.10 s",
+		},
+		{
+			"a lookup", serve(mib, 4000, 4100, 4090, 4100, nil), fill(100, 4050, 4090, from{near, 3900, 3950, 4050, mib}),
+			Lookup, .15, "nobody was found to ask for 3.76 s of 4.10 s",
+		},
+		{
+			"no first byte", serve(mib, 4000, 4100, 4090, 4100, nil), fill(100, 4050, 4090, from{near, 200, 3950, 4050, mib}),
+			Connect, 3.85, "who was asked gave no first byte for 3.76 s of 4.10 s",
+		},
+		{
+			"a proof", serve(100*mib, 200, 4100, 4090, 4100, nil), fill(100, 1000, 4090, from{hub, 100, 150, 1000, 100 * mib}),
+			Proof, .9, "the bytes were here and being proven for 3.07 s of 4.10 s",
+		},
+		{
+			"a disk", serve(100*mib, 200, 4100, 4090, 4100, nil), slowDisk,
+			Disk, 3.9, "the disk was waited for, 3.48 s of 4.10 s",
+		},
+		{
+			"the cache", serve(100*mib, 105, 4100, 105, 4100, cached), nil,
+			Client, 3.995, "the client read slower than the bytes came: 25.03MiB/s, and they waited for 4.00 s of 4.10 s",
+		},
+		{
+			"a blob in the cache that is proven anew", serve(100*mib, 4000, 4100, 4000, 4100, cached), nil,
+			Proof, .1, "the bytes were here and being proven for 3.90 s of 4.10 s",
+		},
+		{
+			"past the cache", serve(100*mib, 105, 4100, 4000, 4100, func(q *Request) { q.Source = Past }), nil,
+			Registry, .1, "docker.io gave 25.38MiB/s, past the cache",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := Analyse(tt.pull, known(tt.fill))

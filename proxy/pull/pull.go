@@ -54,7 +54,7 @@ const (
 	headCounts        = time.Minute
 )
 
-// Where the bytes of an answer came from, as the proxy knows.
+// Origin is where the bytes of an answer came from, as the proxy knows.
 type Origin string
 
 // The values of Origin.

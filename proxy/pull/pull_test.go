@@ -128,16 +128,29 @@ func TestRecognise(t *testing.T) {
 		want string
 	}{
 		{"dockerd", []ask{
-			{0, 10, "HEAD tag", nil}, {20, 30, "GET index", nil}, {40, 50, "GET child", nil},
-			{60, 70, "GET config", nil}, {60, 400, "GET layer1", nil}, {61, 1000, "GET layer2", nil},
+			{0, 10, "HEAD tag", nil},
+			{20, 30, "GET index", nil},
+			{40, 50, "GET child", nil},
+			{60, 70, "GET config", nil},
+			{60, 400, "GET layer1", nil},
+			{61, 1000, "GET layer2", nil},
 		}, "app:1 linux/amd64 ok 1000ms origin: tag index manifest config layer layer"},
 		{"containerd, which fetches the manifests and configs of all platforms", []ask{
-			{0, 10, "HEAD tag", nil}, {20, 30, "GET index", nil}, {40, 50, "GET foreign", nil}, {40, 51, "GET child", nil},
-			{55, 65, "GET config3", nil}, {60, 70, "GET config", nil}, {60, 400, "GET layer1", nil}, {61, 1000, "GET layer2", nil},
+			{0, 10, "HEAD tag", nil},
+			{20, 30, "GET index", nil},
+			{40, 50, "GET foreign", nil},
+			{40, 51, "GET child", nil},
+			{55, 65, "GET config3", nil},
+			{60, 70, "GET config", nil},
+			{60, 400, "GET layer1", nil},
+			{61, 1000, "GET layer2", nil},
 		}, "app:1 linux/amd64 ok 1000ms origin: tag index manifest manifest config config layer layer"},
 		{"podman", []ask{
-			{0, 10, "GET tag", nil}, {40, 50, "GET child", nil},
-			{60, 70, "GET config", nil}, {60, 400, "GET layer1", nil}, {61, 1000, "GET layer2", nil},
+			{0, 10, "GET tag", nil},
+			{40, 50, "GET child", nil},
+			{60, 70, "GET config", nil},
+			{60, 400, "GET layer1", nil},
+			{61, 1000, "GET layer2", nil},
 		}, "app:1 linux/amd64 ok 1000ms origin: index manifest config layer layer"},
 		{"podman again, for which nothing is new", []ask{
 			{0, 10, "GET tag", nil}, {40, 50, "GET child", nil}, {60, 70, "GET config", nil},
@@ -159,8 +172,12 @@ func TestRecognise(t *testing.T) {
 			{0, 10, "GET child", nil}, {20, 500, "GET layer1", part(0, 60, true)}, {20, 500, "GET layer1", part(50, 50, false)},
 		}, "app@" + d("child").String() + "  ok 500ms origin: manifest layer"},
 		{"twice, one after the other", []ask{
-			{0, 10, "GET tag", nil}, {20, 30, "GET child", nil}, {40, 50, "GET layer1", nil},
-			{1000, 1010, "GET tag", nil}, {1020, 1030, "GET child", nil}, {1040, 1050, "GET layer1", nil},
+			{0, 10, "GET tag", nil},
+			{20, 30, "GET child", nil},
+			{40, 50, "GET layer1", nil},
+			{1000, 1010, "GET tag", nil},
+			{1020, 1030, "GET child", nil},
+			{1040, 1050, "GET layer1", nil},
 		}, "app:1 linux/amd64 ok 50ms origin: index manifest layer\napp:1 linux/amd64 ok 50ms origin: index manifest layer"},
 		{"two images at once that share a layer", []ask{
 			{0, 10, "GET child", nil}, {0, 11, "GET other", elsewhere}, {20, 30, "GET layer1", nil}, {40, 500, "GET layer2", nil},

@@ -145,6 +145,36 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
+// Pull is what /api/v1/pulls says of a pull.
+type Pull struct {
+	Image      string  `json:"image"`
+	Platform   string  `json:"platform"`
+	Result     string  `json:"result"`
+	Seconds    float64 `json:"seconds"`
+	Bytes      int64   `json:"bytes"`
+	FromOrigin int64   `json:"from_origin"`
+	FromPeers  int64   `json:"from_peers"`
+	FromCache  int64   `json:"from_cache"`
+	Bound      float64 `json:"bound"`
+	Bottleneck string  `json:"bottleneck"`
+	Why        string  `json:"why"`
+}
+
+// Pulls asks the node for its reports, the last one first.
+func (n *Node) Pulls(ctx context.Context) ([]Pull, error) {
+	body, err := n.admin(ctx, "/api/v1/pulls")
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Pulls []Pull `json:"pulls"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("pulls of %s: %w", n.Host.Name, err)
+	}
+	return answer.Pulls, nil
+}
+
 // Metric returns the sum of a metric's samples over those that have all the
 // labels (name, value, name, value, ...). A metric that is not there is an
 // error, a labelled sample that is not there yet counts as zero.

@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"shoal/cmd/shoal/internal/pulls"
 )
 
 // Options are what the endpoint reports on.
@@ -28,13 +30,15 @@ type Options struct {
 	Peers func() []Peer
 	// Invalidate forgets what was asked for; ErrRefused if that is not to be.
 	Invalidate func(context.Context, Invalidate) (Invalidated, error)
+	// Pulls are the reports of the last pulls.
+	Pulls *pulls.Store
 	// Unready returns why the node should not be used yet or any more, or "".
 	Unready func() string
 	Logger  *slog.Logger
 }
 
-// Handler serves /healthz, /readyz, /metrics, /api/v1/status, /api/v1/peers and
-// /api/v1/cache/invalidate.
+// Handler serves /healthz, /readyz, /metrics, /api/v1/status, /api/v1/peers,
+// /api/v1/pulls, those below it and /api/v1/cache/invalidate.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -52,6 +56,10 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/v1/peers", func(w http.ResponseWriter, _ *http.Request) {
 		o.writeJSON(w, Peers{Peers: o.Peers()})
 	})
+	mux.HandleFunc("GET /api/v1/pulls", func(w http.ResponseWriter, _ *http.Request) {
+		o.writeJSON(w, Pulls{Pulls: o.Pulls.List()})
+	})
+	mux.HandleFunc("GET /api/v1/pulls/{id}", o.servePull)
 	mux.HandleFunc("POST "+invalidatePath, o.serveInvalidate)
 	return mux
 }

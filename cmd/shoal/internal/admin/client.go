@@ -51,9 +51,19 @@ func get(ctx context.Context, url string) ([]byte, error) {
 	}
 	status, text, err := send(req)
 	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("%s: %d %s", url, status, http.StatusText(status))
+		err = &statusError{url, status}
 	}
 	return text, err
+}
+
+// statusError is an answer that is not 200.
+type statusError struct {
+	url    string
+	status int
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("%s: %d %s", e.url, e.status, http.StatusText(e.status))
 }
 
 // send returns the status and the body of the answer to a request.
