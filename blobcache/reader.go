@@ -79,6 +79,13 @@ func (f *Fill) openFile() (*os.File, error) {
 	return file, err
 }
 
+// Read reports whether somebody reads the fill, and so waits for it.
+func (f *Fill) Read() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.readers > 0
+}
+
 // Close gives the reader back.
 func (r *Reader) Close() error {
 	var err error

@@ -100,7 +100,7 @@ func New(o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.exchange, err = exchange.New(exchange.Options{
-		Identity: s.Identity, Cache: s.Cache, Channel: n.channel, Swarm: members{n}, Logger: n.log, Metrics: s.Metrics, Trace: s.Trace,
+		Identity: s.Identity, Cache: s.Cache, Channel: n.channel, Swarm: members{n}, Upload: s.Upload, Download: s.Download, Logger: n.log, Metrics: s.Metrics, Trace: s.Trace,
 	})
 	return n, err
 }

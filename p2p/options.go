@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/blobcache"
+	"shoal/blobcache/pace"
 	"shoal/blobcache/statement"
 	"shoal/blobcache/trace"
 	"shoal/p2p/swarmkey"
@@ -80,6 +81,9 @@ type Options struct {
 	Obey        func(statement.Invalidation)
 	// Lease is called like Obey, for leases of tags; nil passes them on only.
 	Lease func(statement.Lease)
+	// Upload and Download limit the bytes of pieces to members and from them; nil
+	// does not.
+	Upload, Download *pace.Limiter
 	// Version of the software, told to other members.
 	Version string
 	Logger  *slog.Logger          // required

@@ -113,6 +113,7 @@ func measurements() []measurement {
 		{"start", measureStart},
 		{"failover", measureFailover},
 		{"tag", measureTag},
+		{"limits", measureLimits},
 		{"warm", measureWarm},
 		{"alone", measureAlone},
 		{"memory", measureMemory},

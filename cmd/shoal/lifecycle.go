@@ -37,6 +37,7 @@ func (s *service) run(stop, hurry context.Context) (err error) {
 	g.Go(s.mirror.serve)
 	g.Go(s.admin.serve)
 	g.Go(func() error { return s.reportToManager(work) })
+	g.Go(func() error { return s.obeyHangups(work) })
 	g.Go(func() error {
 		defer s.closeServers()
 		defer end()

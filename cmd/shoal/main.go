@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -35,6 +36,7 @@ type cli struct {
 	Status   statusCmd   `cmd:"" help:"Show what the node of this machine is doing."`
 	Peers    peersCmd    `cmd:"" help:"List the members of the swarm, what was traded with each, and who is banned."`
 	Pulls    pullsCmd    `cmd:"" help:"List the last pulls, or show of one where its time went."`
+	Limits   limitsCmd   `cmd:"" help:"Show the limits of bytes a second, or change them."`
 	ID       idCmd       `cmd:"" name:"id" help:"Print the node's peer ID."`
 	SwarmKey swarmKeyCmd `cmd:"" name:"swarm-key" help:"Make the key that closes a swarm to strangers."`
 	Key      keyCmd      `cmd:"" help:"Make the key of who may tell all nodes what to do."`
@@ -116,7 +118,7 @@ func complain(w io.Writer, err error, code int) int {
 
 // withVariable adds the name of its environment variable to a flag's help.
 func withVariable(v *kong.Value) string {
-	if v.Flag == nil || v.Name == "help" {
+	if v.Flag == nil || v.Name == "help" || slices.Contains(v.Flag.Envs, "-") {
 		return v.Help
 	}
 	return v.Help + " ($" + config.Variable(v.Name) + ")"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -24,13 +25,13 @@ func TestMain(m *testing.M) {
 //	written FILE REGEXP      waits until the file matches
 //	gone TEXT                waits until no process has the text in its command
 //	                         line
-//	term                     sends SIGTERM to all background programs
+//	term, hangup             send SIGTERM and SIGHUP to all background programs
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exit": cmdExit, "origin": cmdOrigin, "ready": cmdReady, "cached": cmdCached, "written": cmdWritten, "gone": cmdGone, "get": cmdGet, "term": cmdTerm,
+			"exit": cmdExit, "origin": cmdOrigin, "ready": cmdReady, "cached": cmdCached, "written": cmdWritten, "gone": cmdGone, "get": cmdGet, "term": sends(syscall.SIGTERM), "hangup": sends(syscall.SIGHUP),
 		},
 	})
 }

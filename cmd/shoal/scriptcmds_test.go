@@ -146,14 +146,16 @@ func get(url string) (int, []byte, error) {
 	return resp.StatusCode, body, err
 }
 
-// cmdTerm sends SIGTERM to the background programs.
-func cmdTerm(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 0 {
-		ts.Fatalf("usage: term")
-	}
-	for _, cmd := range ts.BackgroundCmds() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
-			ts.Check(err)
+// sends returns the command that sends a signal to the background programs.
+func sends(signal syscall.Signal) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 0 {
+			ts.Fatalf("no arguments are wanted")
+		}
+		for _, cmd := range ts.BackgroundCmds() {
+			if err := cmd.Process.Signal(signal); !errors.Is(err, os.ErrProcessDone) {
+				ts.Check(err)
+			}
 		}
 	}
 }

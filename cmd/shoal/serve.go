@@ -36,12 +36,13 @@ and the second:
 
 "shoal help configuration" shows a file, "shoal help registries" other registries, "shoal help runtimes" how to point a runtime at the node.
 
-On SIGTERM and SIGINT running downloads get 30 s to end; a second signal ends at once. Where a port was given as 0, DIR/listen.json says which it is.`
+On SIGHUP the limits (--max-...) are read again from the file. On SIGTERM and SIGINT running downloads get 30 s to end; a second signal ends at once. Where a port was given as 0, DIR/listen.json says which it is.`
 }
 
 // Run is a node until a signal, or until a part of it fails.
 func (c serveCmd) Run(env environment) error {
-	cfg, err := config.Load(c.Flags, env.environ)
+	read := func() (config.Config, error) { return config.Load(c.Flags, env.environ) }
+	cfg, err := read()
 	if err != nil {
 		return err
 	}
@@ -60,6 +61,7 @@ func (c serveCmd) Run(env environment) error {
 	if err != nil {
 		return err
 	}
+	s.reread = read
 	return s.run(stop, hurry)
 }
 

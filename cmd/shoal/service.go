@@ -38,6 +38,7 @@ type service struct {
 	cache  *blobcache.Cache
 	budget int64 // of the cache, in bytes
 	signer *statement.Signer
+	limits *limits
 	node   *p2p.Node
 	origin *origin.Client
 	proxy  *proxy.Proxy
@@ -46,6 +47,7 @@ type service struct {
 	mirror endpoint
 	admin  endpoint
 
+	reread   func() (config.Config, error) // the settings, at SIGHUP; nil: never
 	stopping atomic.Bool
 }
 
@@ -56,6 +58,7 @@ func newService(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	s := &service{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.limits = newLimits(cfg, s.metrics)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -149,6 +152,8 @@ func (s *service) joinable(ctx context.Context) error {
 		TrustedKeys: s.cfg.TrustedKeys,
 		Obey:        s.obey,
 		Lease:       s.lease,
+		Upload:      s.limits.upload.Limiter,
+		Download:    s.limits.download.Limiter,
 		Version:     version(),
 		Cache:       s.cache,
 		Logger:      s.log,
@@ -198,7 +203,7 @@ func (s *service) swarmKey() (*swarmkey.Key, error) {
 // wire connects the parts that talk HTTP.
 func (s *service) wire(context.Context) (err error) {
 	s.origin, err = origin.New(origin.Options{
-		Registries: s.cfg.Registries, MaxManifest: s.cfg.ManifestSize, UserAgent: "shoal/" + version(), Logger: s.log, Metrics: s.metrics,
+		Registries: s.cfg.Registries, MaxManifest: s.cfg.ManifestSize, Pace: s.limits.incoming(), UserAgent: "shoal/" + version(), Logger: s.log, Metrics: s.metrics,
 	})
 	if err != nil {
 		return err
@@ -212,7 +217,7 @@ func (s *service) wire(context.Context) (err error) {
 	}
 	s.mirror.server = s.proxy.Server()
 	s.admin.server = &http.Server{
-		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Pulls: s.pulls, Unready: s.unready, Logger: s.log}),
+		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Pulls: s.pulls, Limits: s.limits.state, SetLimits: s.setLimits, Unready: s.unready, Logger: s.log}),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -246,6 +251,7 @@ func (s *service) status() admin.Status {
 		Mirror:  s.mirror.addr(),
 		Zone:    s.node.Zone(),
 		Cache:   admin.Cache{Budget: s.budget},
+		Limits:  s.limits.state(),
 		Fills:   []admin.Fill{},
 	}
 	for _, m := range s.node.Members() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"shoal/blobcache/pace"
 	"shoal/cmd/shoal/internal/admin"
 	"shoal/cmd/shoal/internal/config"
 )
@@ -110,6 +111,11 @@ func printStatus(out io.Writer, now, before glance[admin.Status]) error {
 	row("taken", "%s from registries, %s from members, %s found in the cache", size(s.Bytes.Origin), size(s.Bytes.Peers), size(s.Bytes.CacheHits))
 	row("served", "%s to runtimes, %s to members", size(s.Bytes.ServedClients), size(s.Bytes.ServedPeers))
 	row("cache", "%s of %s, %d blobs", size(s.Cache.Bytes), size(s.Cache.Budget), s.Cache.Blobs)
+	for _, l := range s.Limits {
+		if rules := strings.Join(l.Rules, ", "); rules != pace.Unlimited.String() {
+			row("limit", "%s %v now, by %s", l.Name, pace.Rate(l.Rate), rules)
+		}
+	}
 	for _, m := range s.Members {
 		row("member", "%s", strings.TrimSpace(m.ID+" "+m.Addr+" "+m.Zone))
 	}

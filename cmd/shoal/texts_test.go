@@ -139,7 +139,7 @@ func (m *scratch) commandRules() []rule {
 		// Need systemd, a dockerd, and the network. What docker's login leaves is
 		// seen end to end (e2e.TestCredentials).
 		{`^docker --config /etc/shoal/docker login harbor\.example$`, nothing},
-		{`^systemctl reload docker$`, nothing},
+		{`^systemctl reload (docker|shoal)$`, nothing},
 		{`^docker info( --format '\{\{\.RegistryConfig\.Mirrors\}\}')?$`, nothing},
 		{`^apt-get install [a-z0-9 -]+$`, nothing},
 	}
@@ -217,7 +217,7 @@ func (m *scratch) command(t *testing.T, line string, env ...string) *exec.Cmd {
 // shell runs a command beside a node, and wants it to succeed.
 func (m *scratch) shell(t *testing.T, line string) {
 	t.Helper()
-	asksNode := strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "shoal status") || strings.HasPrefix(line, "shoal peers") || line == "shoal pulls" || strings.HasPrefix(line, "shoal cache ")
+	asksNode := strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "shoal status") || strings.HasPrefix(line, "shoal peers") || line == "shoal pulls" || strings.HasPrefix(line, "shoal limits") || strings.HasPrefix(line, "shoal cache ")
 	if asksNode && len(m.nodes) == 0 {
 		m.serve(t, "shoal serve")
 	}

@@ -2,8 +2,10 @@ package exchange
 
 import (
 	"sync"
+	"time"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/pace"
 )
 
 // The pieces in memory, over all fills: each request in flight holds one. 64
@@ -12,6 +14,12 @@ import (
 const (
 	memberPieces = 48
 	originPieces = 16
+)
+
+// What starts says.
+const (
+	limitedTime  = 4 * time.Second
+	leastLimited = 8
 )
 
 // budget bounds the pieces in memory.
@@ -42,6 +50,21 @@ func (b *budget) take(n int) int {
 		}
 	}
 	return n
+}
+
+// used returns how many pieces are reserved.
+func (b *budget) used() int { return cap(b.free) - len(b.free) }
+
+// starts returns how many requests to members may begin now. Under a limit there
+// are as many in flight as it lets end within limitedTime, and leastLimited at
+// least: more would only keep members waiting, who cut off who takes too little.
+func (x *Exchange) starts() int {
+	rate := x.download.Rate()
+	if rate == pace.Unlimited {
+		return maxStarts
+	}
+	most := max(leastLimited, int(float64(rate)*limitedTime.Seconds()/blob.PieceSize))
+	return max(0, min(maxStarts, most-x.members.used()))
 }
 
 // give returns n reserved pieces.

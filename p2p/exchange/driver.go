@@ -336,7 +336,7 @@ func (d *driver) step(ctx context.Context) time.Duration {
 	d.stepIn(ctx)
 	d.lookBeside()
 	granted, asked := d.reserve(), 0
-	room := plan.Room{Members: d.x.members.take(maxStarts), Origin: granted.slots}
+	room := plan.Room{Members: d.x.members.take(d.x.starts()), Origin: granted.slots}
 	orders := d.plan.Next(d.now(), room)
 	for _, id := range orders.Cancel {
 		d.cancel(id)

@@ -17,6 +17,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/pace"
 	"shoal/blobcache/statement"
 	"shoal/blobcache/trace"
 	"shoal/p2p/channel"
@@ -56,11 +57,15 @@ type Options struct {
 	// Identity is this member's Ed25519 key, with which it answers for what it
 	// took from the origin. Required.
 	Identity crypto.PrivKey
-	Cache    *blobcache.Cache      // required
-	Channel  *channel.Channel      // required: how members are reached
-	Swarm    Swarm                 // required
-	Logger   *slog.Logger          // required
-	Metrics  prometheus.Registerer // nil: none
+	Cache    *blobcache.Cache // required
+	Channel  *channel.Channel // required: how members are reached
+	Swarm    Swarm            // required
+	// Upload and Download limit the bytes of pieces to members and from them; nil
+	// does not. What comes from the origin is paced by who opens it, for the
+	// pace.Flow of its context.
+	Upload, Download *pace.Limiter
+	Logger           *slog.Logger          // required
+	Metrics          prometheus.Registerer // nil: none
 	// Trace is shown each fill when it begins; nil: none is recorded.
 	Trace func(*trace.Live)
 }
@@ -78,6 +83,8 @@ type Exchange struct {
 	met     *acquaintances
 	client  *client
 	uploads uploads
+
+	upload, download *pace.Limiter
 
 	followers *followers   // who wants to know what is here
 	follows   *follows     // what others have
@@ -174,7 +181,7 @@ func New(o Options) (*Exchange, error) {
 	x := &Exchange{
 		cache: o.Cache, swarm: o.Swarm, log: o.Logger, metrics: m,
 		self: o.Channel.ID(), signer: signer, trace: o.Trace, met: met, client: newClient(life, o.Channel, met),
-		uploads: newUploads(),
+		uploads: newUploads(), upload: o.Upload, download: o.Download,
 		bans:    penalty.NewBox(forLies()),
 		silent:  penalty.NewBox(forSilence()),
 		doubted: penalty.NewBox(forLies()),

@@ -11,6 +11,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/pace"
 	"shoal/p2p/plan"
 	"shoal/p2p/wire"
 )
@@ -83,7 +84,7 @@ func (d *driver) fromMember(ctx context.Context, r plan.Request, h Holder) error
 	if !slices.ContainsFunc(in.backings, wanted) {
 		return in.backings[0].unwanted
 	}
-	return d.receive(in, pieces.body, buf)
+	return d.receive(in, pace.Limits{d.x.download}.Reader(ctx, pieces.body, d.flow), buf)
 }
 
 // run is a run of pieces on its way in.
@@ -251,4 +252,11 @@ func (d *driver) memberFailed(r plan.Request, src *source, err error) {
 		return
 	}
 	d.log.Debug("member failed", "peer", src.holder.Peer, "first", r.First, "count", r.Count, "error", err)
+}
+
+// flow is in whose name the bytes of the fill pass limits: it is in the
+// background while nobody reads.
+func (d *driver) flow() pace.Flow {
+	f, ok := d.x.cache.Running(d.key.digest)
+	return pace.Flow{Name: string(d.key.digest), Background: ok && !f.Read()}
 }

@@ -62,7 +62,7 @@ func (x *Exchange) running(r wire.Request) (*blobcache.Fill, bool) {
 // servePieces sends pieces of a whole blob, or those of a running fill for
 // which somebody answers.
 func (x *Exchange) servePieces(w http.ResponseWriter, req *http.Request, r wire.Request, id peer.ID) {
-	if x.serveWhole(w, req, r, id) {
+	if x.serveWhole(w, req, r) {
 		return
 	}
 	f, ok := x.running(r)
@@ -72,7 +72,7 @@ func (x *Exchange) servePieces(w http.ResponseWriter, req *http.Request, r wire.
 	}
 	loan, err := f.Lend(r.First, r.Count, x.vouchPiece(blob.Descriptor{Digest: r.Digest, Size: r.Size}))
 	switch {
-	case errors.Is(err, blobcache.ErrClosed) && x.serveWhole(w, req, r, id): // it has just become one
+	case errors.Is(err, blobcache.ErrClosed) && x.serveWhole(w, req, r): // it has just become one
 		return
 	case err != nil:
 		x.log.Debug("pieces are not served", "peer", id, "error", err)
@@ -84,11 +84,11 @@ func (x *Exchange) servePieces(w http.ResponseWriter, req *http.Request, r wire.
 		notFound(w)
 		return
 	}
-	x.send(w, loan, loan.Len(), r.Digest, id)
+	x.send(req.Context(), w, loan, loan.Len(), r.Digest)
 }
 
 // serveWhole sends pieces of a whole blob; false if there is none.
-func (x *Exchange) serveWhole(w http.ResponseWriter, req *http.Request, r wire.Request, id peer.ID) bool {
+func (x *Exchange) serveWhole(w http.ResponseWriter, req *http.Request, r wire.Request) bool {
 	b, err := x.cache.Get(req.Context(), r.Digest)
 	if err != nil {
 		return false
@@ -99,7 +99,7 @@ func (x *Exchange) serveWhole(w http.ResponseWriter, req *http.Request, r wire.R
 		return true
 	}
 	rng := r.Range()
-	x.send(w, io.NewSectionReader(b.File(), rng.Offset, rng.Length), rng.Length, r.Digest, id)
+	x.send(req.Context(), w, io.NewSectionReader(b.File(), rng.Offset, rng.Length), rng.Length, r.Digest)
 	return true
 }
 

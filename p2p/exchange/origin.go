@@ -10,6 +10,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/pace"
 	"shoal/p2p/plan"
 )
 
@@ -144,7 +145,7 @@ func (d *driver) fromOrigin(ctx context.Context, r plan.Request, src blob.Source
 	if s == nil || r.First != 0 {
 		first.close()
 		var err error
-		if s, err = open(ctx, src, d.want, rng); err != nil {
+		if s, err = open(pace.WithFlow(ctx, d.flow), src, d.want, rng); err != nil {
 			return err
 		}
 	}

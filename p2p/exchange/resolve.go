@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/pace"
 	"shoal/p2p/plan"
 	"shoal/p2p/wire"
 )
@@ -137,7 +138,7 @@ func (d *driver) tryOpen(ctx context.Context, src blob.Source) opening {
 	}
 	want := d.want
 	d.io.Go(func() {
-		s, err := open(ctx, src, want, rng)
+		s, err := open(pace.WithFlow(ctx, d.flow), src, want, rng)
 		if err != nil {
 			cancel()
 		}

@@ -1,12 +1,14 @@
 package exchange
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -14,6 +16,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/pace"
 	"shoal/p2p/channel"
 	"shoal/p2p/wire"
 )
@@ -35,6 +38,7 @@ const (
 // uploads counts the requests that are being answered.
 type uploads struct {
 	buffers *sync.Pool // of *[sendSize]byte
+	begun   atomic.Uint64
 
 	mu    sync.Mutex
 	total int
@@ -150,22 +154,18 @@ func patience(w http.ResponseWriter) {
 }
 
 // send writes length bytes of src, which are of the blob d, as the body of the
-// answer. An answer that cannot be finished is broken off.
-func (x *Exchange) send(w http.ResponseWriter, src io.Reader, length int64, d digest.Digest, to peer.ID) {
+// answer, each member's at an equal pace. An answer that cannot be finished is
+// broken off.
+func (x *Exchange) send(ctx context.Context, w http.ResponseWriter, src io.Reader, length int64, d digest.Digest) {
+	to, _ := channel.RemotePeer(ctx) // ServeHTTP lets nobody else in
 	w.Header().Set("Content-Length", strconv.FormatInt(length, 10))
 	w.Header().Set("Content-Type", "application/octet-stream") // nothing to sniff
-	buf := x.uploads.buffers.Get().(*[sendSize]byte)
-	defer x.uploads.buffers.Put(buf)
-	began, sent := time.Now(), int64(0)
+	began, sent, order := time.Now(), int64(0), x.uploads.begun.Add(1)
 	defer func() { x.met.meet(to).gave(d, sent, began, time.Now()) }()
 	for length > sent {
-		part := buf[:min(int64(len(buf)), length-sent)]
-		_, err := io.ReadFull(src, part)
+		n, err := x.upload.Take(ctx, pace.Flow{Name: string(to), Order: order}, int(min(sendSize, length-sent)))
 		if err == nil {
-			patience(w)
-			var n int
-			n, err = w.Write(part)
-			x.metrics.served.Add(float64(n))
+			n, err = x.sendPart(w, src, n)
 			sent += int64(n)
 		}
 		if err != nil {
@@ -176,4 +176,21 @@ func (x *Exchange) send(w http.ResponseWriter, src io.Reader, length int64, d di
 			panic(http.ErrAbortHandler) // the connection is closed: no clean end
 		}
 	}
+}
+
+// sendPart writes n bytes of src, sendSize at most. No buffer is held while a
+// member waits for its turn.
+func (x *Exchange) sendPart(w http.ResponseWriter, src io.Reader, n int) (int, error) {
+	buf := x.uploads.buffers.Get().(*[sendSize]byte)
+	defer x.uploads.buffers.Put(buf)
+	if _, err := io.ReadFull(src, buf[:n]); err != nil {
+		return 0, err
+	}
+	patience(w)
+	n, err := w.Write(buf[:n])
+	x.metrics.served.Add(float64(n))
+	if err == nil && x.upload.Rate() != pace.Unlimited { // small parts are not to wait for each other
+		err = http.NewResponseController(w).Flush()
+	}
+	return n, err
 }

@@ -11,13 +11,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/pace"
 )
 
-// body is the body of an answer under a deadline. Only time spent waiting in
-// Read counts: a caller that takes its time is not the upstream's fault.
-// Closing it ends the request.
+// body is the body of an answer under a deadline. Only time spent waiting for
+// the upstream in Read counts: a caller that takes its time, or a limit that is
+// reached, is not its fault. Closing it ends the request.
 type body struct {
-	under      io.ReadCloser
+	under      *pace.Reader
+	end        io.Closer // of what under reads
 	noProgress time.Duration
 	cancel     context.CancelFunc
 	stalled    atomic.Bool
@@ -27,9 +29,9 @@ type body struct {
 	left       int64 // until blob.MaxSize
 }
 
-// newBody wraps under, whose request ends with cancel.
-func newBody(under io.ReadCloser, noProgress time.Duration, cancel context.CancelFunc, bytes prometheus.Counter) *body {
-	b := &body{under: under, noProgress: noProgress, cancel: cancel, bytes: bytes, left: blob.MaxSize}
+// newBody wraps under, which reads end, whose request ends with cancel.
+func newBody(under *pace.Reader, end io.Closer, noProgress time.Duration, cancel context.CancelFunc, bytes prometheus.Counter) *body {
+	b := &body{under: under, end: end, noProgress: noProgress, cancel: cancel, bytes: bytes, left: blob.MaxSize}
 	b.timer = time.AfterFunc(noProgress, func() {
 		if b.stall(); b.stalls != nil {
 			b.stalls()
@@ -46,9 +48,12 @@ func (b *body) stall() {
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	b.timer.Reset(b.noProgress)
-	n, err := b.under.Read(p)
-	b.timer.Stop()
+	n, err := b.under.Await(len(p))
+	if err == nil {
+		b.timer.Reset(b.noProgress)
+		n, err = b.under.ReadNow(p[:n])
+		b.timer.Stop()
+	}
 	b.bytes.Add(float64(n))
 	b.left -= int64(n)
 	switch {
@@ -65,7 +70,7 @@ func (b *body) Read(p []byte) (int, error) {
 func (b *body) Close() error {
 	b.timer.Stop()
 	b.cancel()
-	return b.under.Close()
+	return b.end.Close()
 }
 
 // within lets a body that is still read after d stall, whatever its progress.

@@ -35,6 +35,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/pace"
 	"shoal/proxy/name"
 	"shoal/proxy/origin/auth"
 	"shoal/proxy/origin/public"
@@ -87,6 +88,11 @@ type Options struct {
 	NoProgress time.Duration
 	// MaxManifest is the largest manifest in bytes; 0 is blob.MaxManifestSize.
 	MaxManifest int64
+
+	// Pace limits the bytes of all answers, each for the pace.Flow of the context
+	// in which it was asked for; nil does not. Time spent waiting for it counts
+	// for no deadline.
+	Pace pace.Limits
 
 	// TLS is the client configuration for HTTPS; nil is Go's default.
 	TLS *tls.Config

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/pace"
 )
 
 // Kinds of requests, as metrics and errors name them.
@@ -186,7 +187,7 @@ func (c *Client) send(ctx context.Context, up *upstream, q request, req *http.Re
 		cancel(nil)
 		return nil, sendError(ctx, up, req.URL.Host, limit, err)
 	}
-	b := newBody(resp.Body, c.o.NoProgress, func() { cancel(nil) }, c.metrics.bytes.WithLabelValues(up.label))
+	b := newBody(c.o.Pace.Reader(reading, resp.Body, pace.FlowOf(ctx)), resp.Body, c.o.NoProgress, func() { cancel(nil) }, c.metrics.bytes.WithLabelValues(up.label))
 	if q.patience < c.o.HeaderTimeout { // there is somebody else to ask
 		b.noProgress = min(b.noProgress, q.patience)
 	}

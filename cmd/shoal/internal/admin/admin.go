@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"shoal/cmd/shoal/internal/pulls"
+
+	"shoal/blobcache/pace"
 )
 
 // Options are what the endpoint reports on.
@@ -32,13 +34,16 @@ type Options struct {
 	Invalidate func(context.Context, Invalidate) (Invalidated, error)
 	// Pulls are the reports of the last pulls.
 	Pulls *pulls.Store
+	// Limits lists them, SetLimits replaces the rules of those that are named.
+	Limits    func() []Limit
+	SetLimits func(map[string]pace.Rules)
 	// Unready returns why the node should not be used yet or any more, or "".
 	Unready func() string
 	Logger  *slog.Logger
 }
 
 // Handler serves /healthz, /readyz, /metrics, /api/v1/status, /api/v1/peers,
-// /api/v1/pulls, those below it and /api/v1/cache/invalidate.
+// /api/v1/pulls, those below it and /api/v1/limits and /api/v1/cache/invalidate.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -61,6 +66,9 @@ func Handler(o Options) http.Handler {
 	})
 	mux.HandleFunc("GET /api/v1/pulls/{id}", o.servePull)
 	mux.HandleFunc("POST "+invalidatePath, o.serveInvalidate)
+	mux.HandleFunc("GET "+limitsPath, func(w http.ResponseWriter, _ *http.Request) { o.writeJSON(w, Limits{o.Limits()}) })
+	mux.HandleFunc("PUT "+limitsPath, o.serveSetLimits)
+	mux.HandleFunc("POST "+limitsPath, o.serveSetLimits)
 	return mux
 }
 

@@ -36,17 +36,26 @@ type Invalidated struct {
 	Members   int    `json:"members"`   // that took the statement from this node
 }
 
-// serveInvalidate answers POST of an Invalidate. Pages of other sites, and those
-// of names that were made to lead here, can have a browser send requests, but
-// browsers say so, and none sends JSON to another site unasked.
-func (o Options) serveInvalidate(w http.ResponseWriter, r *http.Request) {
+// fromProgram reports whether a request that is to change something may, and
+// answers it if not. Pages of other sites, and those of names that were made to
+// lead here, can have a browser send requests, but browsers say so, and none
+// sends JSON to another site unasked.
+func fromProgram(w http.ResponseWriter, r *http.Request) bool {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case r.Header.Get("Origin") != "", r.Header.Get("Sec-Fetch-Site") != "":
 		http.Error(w, "not for web pages", http.StatusForbidden)
-		return
+		return false
 	case err != nil || kind != "application/json":
 		http.Error(w, "Content-Type must be application/json", http.StatusUnsupportedMediaType)
+		return false
+	}
+	return true
+}
+
+// serveInvalidate answers POST of an Invalidate.
+func (o Options) serveInvalidate(w http.ResponseWriter, r *http.Request) {
+	if !fromProgram(w, r) {
 		return
 	}
 	var ask Invalidate

@@ -25,6 +25,7 @@ type Status struct {
 	Bytes  Bytes    `json:"bytes"`
 	Cache  Cache    `json:"cache"`
 	Fills  []Fill   `json:"fills"`
+	Limits []Limit  `json:"limits"`
 }
 
 // Member is a connected member of the swarm.

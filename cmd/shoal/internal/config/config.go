@@ -21,6 +21,7 @@ import (
 
 	"github.com/multiformats/go-multiaddr"
 
+	"shoal/blobcache/pace"
 	"shoal/blobcache/statement"
 	"shoal/proxy/origin"
 )
@@ -41,13 +42,16 @@ type Config struct {
 	Registries            origin.Registries // with DockerConfig where it counts
 	DockerConfig          string            // path of a config.json of docker, or ""
 	Zone                  string
-	CacheSize             int64         // bytes, or 0 for a default that depends on the disk
-	ManifestSize          int64         // bytes of the largest manifest that is accepted
-	Reverify              time.Duration // age at which a cached blob's proof is renewed before it is served
-	MDNS                  bool          // never without a swarm key
-	LogLevel              slog.Level
-	LogFormat             string   // "text" or "json"
-	UnknownNames          []string // variables SHOAL_... of the environment that name no setting, sorted
+	// MaxUpload, MaxDownload and MaxOrigin say how many bytes a second go to
+	// members, come from members and registries, and from registries.
+	MaxUpload, MaxDownload, MaxOrigin pace.Rules
+	CacheSize                         int64         // bytes, or 0 for a default that depends on the disk
+	ManifestSize                      int64         // bytes of the largest manifest that is accepted
+	Reverify                          time.Duration // age at which a cached blob's proof is renewed before it is served
+	MDNS                              bool          // never without a swarm key
+	LogLevel                          slog.Level
+	LogFormat                         string   // "text" or "json"
+	UnknownNames                      []string // variables SHOAL_... of the environment that name no setting, sorted
 }
 
 // Error is a wrong word and where it stands.

@@ -15,6 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/multiformats/go-multiaddr"
 
+	"shoal/blobcache/pace"
 	"shoal/blobcache/statement"
 	"shoal/proxy/origin"
 )
@@ -54,6 +55,15 @@ func load(t *testing.T, args []string, environ []string, file string) (Config, e
 		err = errors.New(strings.ReplaceAll(err.Error(), path, "FILE"))
 	}
 	return c, err
+}
+
+func rates(t *testing.T, words ...string) pace.Rules {
+	t.Helper()
+	r, err := pace.Parse(words)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 func addrs(texts ...string) []multiaddr.Multiaddr {
@@ -99,6 +109,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"ghcr.io":   {Upstreams: []string{"http://127.0.0.1:5001"}},
 		},
 		Zone: "a/b", CacheSize: 3 << 29, ManifestSize: 8 << 20, Reverify: 90 * time.Minute,
+		MaxUpload: rates(t, "5MB", "22:00-06:00 unlimited"), MaxDownload: rates(t, "400Mbit"), MaxOrigin: rates(t, "09:00-17:00 1MB"),
 		LogLevel: slog.LevelDebug, LogFormat: "json",
 	}
 	for name, tt := range map[string]struct {
@@ -111,6 +122,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"--join=/ip4/10.0.0.3/tcp/7/p2p/" + peer, "--join=/dns4/b.example/tcp/8", "--join=/dnsaddr/c.example",
 			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--trusted-keys=" + trusted(1).String(), "--trusted-keys", trusted(2).String(), "--signing-key=/s", "--registry=docker.io=https://m.example,https://registry-1.docker.io",
 			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--manifest-size=8MiB", "--reverify=90m", "--no-mdns",
+			"--max-upload=5MB", "--max-upload", "22:00-06:00 unlimited", "--max-download=400Mbit", "--max-origin=9:00-17:00 1MB",
 			"--log-level=debug", "--log-format=json",
 		}},
 		"environment": {environ: []string{
@@ -120,6 +132,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k", "SHOAL_TRUSTED_KEYS=" + trusted(1).String() + " " + trusted(2).String(), "SHOAL_SIGNING_KEY=/s",
 			"SHOAL_REGISTRY=docker.io=https://m.example,https://registry-1.docker.io ghcr.io=http://127.0.0.1:5001",
 			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_MANIFEST_SIZE=8m", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
+			"SHOAL_MAX_UPLOAD=5MB 22:00-06:00 unlimited", "SHOAL_MAX_DOWNLOAD=50MB", "SHOAL_MAX_ORIGIN=9:00-17:00 8Mbit",
 			"SHOAL_LOG_LEVEL=debug", "SHOAL_LOG_FORMAT=json", "SHOAL_KEEP=1", "PATH=/bin",
 		}},
 		"file": {args: []string{"--config", "FILE"}, file: `
@@ -144,6 +157,9 @@ cache-size: 1610612736
 manifest-size: 8388608
 reverify: 1h30m
 no-mdns: true
+max-upload: [5MB, "22:00-06:00 unlimited"]
+max-download: 50000000
+max-origin: 09:00-17:00 1MB
 log-level: debug
 log-format: json
 `},

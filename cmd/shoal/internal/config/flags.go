@@ -80,6 +80,10 @@ type Flags struct {
 	ManifestSize Words `group:"Content:" placeholder:"SIZE" help:"Largest manifest that is accepted, 1MiB to 64MiB. Default: 4MiB."`
 	Reverify     Words `group:"Content:" placeholder:"DURATION" help:"Hash a cached blob again before it is served when its last proof is older than this. Default: 24h."`
 
+	MaxUpload   Words `group:"Limits:" placeholder:"RATE" help:"Most bytes a second that go to members, all together: 50MB (50,000,000), 50MiB, 400Mbit, or 0 or unlimited. Repeat with hours for what counts then: \"22:00-06:00 unlimited\". Default: unlimited."`
+	MaxDownload Words `group:"Limits:" placeholder:"RATE" help:"The same for bytes that come from members and registries together. Default: unlimited."`
+	MaxOrigin   Words `group:"Limits:" placeholder:"RATE" help:"The same for bytes that come from registries. Default: unlimited."`
+
 	LogLevel  Words `group:"Logging:" placeholder:"LEVEL" help:"debug, info, warn or error. Default: info."`
 	LogFormat Words `group:"Logging:" placeholder:"FORMAT" help:"text or json, to standard error. Default: text."`
 }
@@ -92,6 +96,7 @@ func (f *Flags) layer() layer {
 		"swarm": f.Swarm, "pieces": f.Pieces, "announce": f.Announce, "join": f.Join,
 		"swarm-key": f.SwarmKey, "trusted-keys": f.TrustedKeys, "signing-key": f.SigningKey, "zone": f.Zone, "no-mdns": f.NoMDNS,
 		"registry": f.Registry, dockerConfigKey: f.DockerConfig, "cache-size": f.CacheSize, "manifest-size": f.ManifestSize, "reverify": f.Reverify,
+		MaxUploadKey: f.MaxUpload, MaxDownloadKey: f.MaxDownload, MaxOriginKey: f.MaxOrigin,
 		"log-level": f.LogLevel, "log-format": f.LogFormat,
 	} {
 		for _, text := range words {
