@@ -15,6 +15,11 @@
 // records last recordValidity and are renewed at a third of that. Nothing
 // withdraws a record, so a holder may turn out to have nothing, or to be gone.
 //
+// A node that cannot be dialled finds that out by what members see of it
+// (reach.go). It is asked over its own connections (streams.go), through holes
+// in NATs (punch.go), or over members that relay (relay.go, reserve.go). None of
+// this costs a swarm anything of which all members can be dialled.
+//
 // Without a swarm key a node keeps to the loopback interface: anything else
 // is ErrNeedsKey.
 //

@@ -27,6 +27,8 @@ const (
 	// helloTimeout bounds the exchange on an open connection: one round trip.
 	helloTimeout = 2 * time.Second
 	maxHello     = 4 << 10 // in bytes
+	// maxSeen bounds an IPv6 address with zone and port, in bytes.
+	maxSeen = 80
 	// greetMost bounds the pause between attempts, and so their number: a
 	// member that has not answered by then is none of this version.
 	greetMost = 30 * time.Second
@@ -37,6 +39,13 @@ type hello struct {
 	Pieces  []string `json:"pieces"`            // "host:port" of the piece channel, best first
 	Zone    string   `json:"zone,omitempty"`    // see Options.Zone
 	Version string   `json:"version,omitempty"` // of the software, for people
+	// Seen is the "ip:port" under which the teller sees the other end of the
+	// connection; empty if that is not known.
+	Seen string `json:"seen,omitempty"`
+	// NAT says that the teller cannot be dialled from outside its network.
+	NAT bool `json:"nat,omitempty"`
+	// Relay says that the teller carries bytes for those.
+	Relay bool `json:"relay,omitempty"`
 }
 
 // check drops nothing: a hello with one bad field is refused as a whole, as
@@ -47,6 +56,9 @@ func (h hello) check() error {
 	}
 	if !wire.ValidText(h.Version, 64) {
 		return errors.New("hello: bad version")
+	}
+	if _, err := netip.ParseAddrPort(h.Seen); err != nil && h.Seen != "" || !wire.ValidText(h.Seen, maxSeen) {
+		return errors.New("hello: bad address seen")
 	}
 	return nil
 }
@@ -94,9 +106,30 @@ func newGreeter(n *Node) *greeter {
 	return g
 }
 
-// own is what this node tells.
-func (g *greeter) own() hello {
-	return hello{Pieces: g.n.pieceAddrs(), Zone: g.n.s.Zone, Version: g.n.s.Version}
+// own is what this node tells on a connection.
+func (g *greeter) own(c network.Conn) hello {
+	behind := g.n.s.reach.behind()
+	h := hello{Pieces: g.n.pieceAddrs(), Zone: g.n.s.Zone, Version: g.n.s.Version, NAT: behind, Relay: g.n.relay != nil && !behind}
+	if at, err := tcpAddr(c.RemoteMultiaddr()); err == nil { // not over a relay
+		h.Seen = at.String()
+	}
+	return h
+}
+
+// greetAll tells all connected members what has changed about this node.
+func (g *greeter) greetAll(ctx context.Context) {
+	for _, id := range g.n.host.Network().Peers() {
+		ctx, end, ok := g.n.tasks.begin(ctx)
+		if !ok {
+			return
+		}
+		go func() {
+			defer end()
+			if _, err := g.say(ctx, id); err != nil {
+				g.n.log.Debug("no hello", "peer", id, "err", err)
+			}
+		}()
+	}
 }
 
 // serve answers a hello. libp2p runs it in a goroutine of its own, which ends
@@ -113,6 +146,11 @@ func (g *greeter) ask(ctx context.Context, id peer.ID) (hello, error) {
 	if h, ok := g.get(id); ok {
 		return h, nil
 	}
+	return g.say(ctx, id)
+}
+
+// say exchanges hellos with a connected member.
+func (g *greeter) say(ctx context.Context, id peer.ID) (hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	s, err := g.n.host.NewStream(network.WithNoDial(ctx, "hello"), id, helloProtocol)
@@ -121,7 +159,7 @@ func (g *greeter) ask(ctx context.Context, id peer.ID) (hello, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
-	if err := g.exchange(s, true); err != nil {
+	if err := g.exchange(s, true); err != nil { //nolint:contextcheck // what follows from a hello outlives it
 		return hello{}, err
 	}
 	h, _ := g.get(id)
@@ -158,7 +196,7 @@ func (g *greeter) exchange(s network.Stream, first bool) (err error) {
 	if err := s.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return fmt.Errorf("hello: %w", err)
 	}
-	send := func() error { return writeHello(s, g.own()) }
+	send := func() error { return writeHello(s, g.own(s.Conn())) }
 	if first {
 		if err := send(); err != nil {
 			return fmt.Errorf("hello: %w", err)
@@ -187,10 +225,14 @@ func (g *greeter) get(id peer.ID) (hello, bool) {
 func (g *greeter) put(c network.Conn, h hello) {
 	h.Pieces = wire.Dialable(h.Pieces, ipOf(c))
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	// The connection may have gone meanwhile, and with it what is known.
 	if g.n.host.Network().Connectedness(c.RemotePeer()) == network.Connected {
 		g.known[c.RemotePeer()] = h
+	}
+	g.mu.Unlock()
+	g.n.reserver.heard(c, h)
+	if isRelayed(c) && !h.NAT {
+		g.n.puncher.reverse(c)
 	}
 }
 
@@ -205,12 +247,15 @@ func (g *greeter) forget(id peer.ID) {
 }
 
 // ipOf returns where the other end of a connection is; the zero value if that
-// is not known.
+// is not known, as over a relay.
 func ipOf(c network.Conn) netip.Addr {
+	if isRelayed(c) {
+		return netip.Addr{}
+	}
 	ip, err := manet.ToIP(c.RemoteMultiaddr())
 	if err != nil {
 		return netip.Addr{}
 	}
 	addr, _ := netip.AddrFromSlice(ip)
-	return addr
+	return addr.Unmap()
 }

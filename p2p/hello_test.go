@@ -51,6 +51,10 @@ func badHellos() map[string][]byte {
 		"an endless host":         frame(`{"pieces":["` + strings.Repeat("a", 300) + `:80"]}`),
 		"a zone with escapes":     frame(`{"zone":"\u001b[31m"}`),
 		"a zone of 65 bytes":      frame(`{"zone":"` + strings.Repeat("z", wire.MaxZone+1) + `"}`),
+		"seen at no address":      frame(`{"seen":"here"}`),
+		"seen without a port":     frame(`{"seen":"192.0.2.1"}`),
+		"an endless zone seen":    frame(`{"seen":"[fe80::1%` + strings.Repeat("z", 80) + `]:1"}`),
+		"no truth about NAT":      frame(`{"nat":"yes"}`),
 		"an endless version":      frame(`{"version":"` + strings.Repeat("1", 65) + `"}`),
 	}
 }
@@ -69,6 +73,7 @@ func TestHelloIsReadBack(t *testing.T) {
 	for _, h := range []hello{
 		{},
 		{Pieces: []string{"192.0.2.1:7001", "[2001:db8::1]:7001", "node.example:65535"}, Zone: "rack 7", Version: "1.2.3-rc1+x"},
+		{Seen: "[2001:db8::1]:4001", NAT: true, Relay: true},
 	} {
 		var b bytes.Buffer
 		if err := writeHello(&b, h); err != nil {
@@ -91,6 +96,7 @@ func FuzzReadHello(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add(frame(`{"pieces":["192.0.2.1:1"],"zone":"z"}`))
+	f.Add(frame(`{"seen":"192.0.2.1:4001","nat":true,"relay":true}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := readHello(bytes.NewReader(b))
 		if err != nil {

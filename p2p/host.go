@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -19,6 +21,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
+	"shoal/blobcache/blob"
 	"shoal/p2p/pnet"
 )
 
@@ -35,10 +38,15 @@ const (
 	// maxConns bounds libp2p connections: room over keepHigh for crowds that
 	// the connection manager has not got round to.
 	maxConns = 1024
+	// relayDelay is how long a member's own addresses have before it is dialled
+	// over a relay: a round trip of the network and a handshake.
+	relayDelay = 300 * time.Millisecond
 )
 
 // newHost opens the libp2p host. Everything that reaches out to the public
-// libp2p network (AutoNAT, relay, hole punching, NAT mapping) stays off.
+// libp2p network (AutoNAT, AutoRelay, NAT mapping) stays off: in a swarm of
+// private addresses libp2p's would see no NAT, or nothing but NATs. What takes
+// its place is in reach.go, relay.go, reserve.go and punch.go.
 func newHost(s settings) (host.Host, error) {
 	limits, err := newLimits(openFiles())
 	if err != nil {
@@ -51,16 +59,17 @@ func newHost(s settings) (host.Host, error) {
 	h, err := libp2p.New(
 		libp2p.Identity(s.Identity),
 		libp2p.UserAgent("shoal/"+s.Version),
-		libp2p.Transport(pnet.Transport(s.Key.Transport(), dialTimeout)),
+		libp2p.Transport(pnet.Transport(s.Key.Transport(), dialTimeout, s.reach.dialFrom)),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.Muxer(yamux.ID, newMuxer()),
 		libp2p.NoListenAddrs, // libp2p.New leaks a host whose addresses are taken
 		libp2p.AddrsFactory(s.tell),
 		libp2p.MultiaddrResolver(newResolver(s.Resolver)),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(cm),
 		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(dialTimeout), swarm.WithDialRanker(swarm.NoDelayDialRanker)),
-		libp2p.DisableRelay(),
+		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(dialTimeout), swarm.WithDialRanker(rankAddrs)),
+		libp2p.EnableRelay(), // to dial over relays, and to be dialled
 		libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.ForceReachabilityPublic(), // without a verdict AutoNAT would ask around
 		libp2p.DisableMetrics(),
@@ -75,11 +84,52 @@ func newHost(s settings) (host.Host, error) {
 			return nil, fmt.Errorf("p2p: swarm %s: %w", a, rootCause(err))
 		}
 	}
+	for _, a := range h.Network().ListenAddresses() {
+		if at, err := tcpAddr(a); err == nil { // /p2p-circuit is none
+			s.reach.listensOn(int(at.Port()))
+			break
+		}
+	}
 	return h, nil
 }
 
-// listenOn is Network().Listen with an error that can be looked into.
+// newMuxer returns yamux with a first window that holds a piece: with 256 KiB,
+// which is the default, a stream stands still for a round trip after each
+// quarter of one until its window has grown. A member's share of memory allows
+// 64 streams, so what it can make this node hold is bounded by 64 pieces.
+func newMuxer() *yamux.Transport {
+	config := *yamux.DefaultTransport.Config()
+	config.InitialStreamWindowSize = blob.PieceSize
+	return (*yamux.Transport)(&config)
+}
+
+// rankAddrs has all addresses of a member dialled at once, but those over
+// relays only when the others had their time: the relay is for those who cannot
+// be reached otherwise.
+func rankAddrs(addrs []ma.Multiaddr) []network.AddrDelay {
+	direct := slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool { return !isCircuit(a) })
+	ranked := make([]network.AddrDelay, 0, len(addrs))
+	for _, a := range addrs {
+		delay := time.Duration(0)
+		if direct && isCircuit(a) {
+			delay = relayDelay
+		}
+		ranked = append(ranked, network.AddrDelay{Addr: a, Delay: delay})
+	}
+	return ranked
+}
+
+// listenOn is Network().Listen with an error that can be looked into. Ports are
+// shared with connections that this node opens (pnet.Transport), and not with
+// another node: both would start, and each would get some of the connections.
 func listenOn(h host.Host, a ma.Multiaddr) error {
+	alone, err := manet.Listen(a)
+	if err != nil {
+		return err
+	}
+	if err := alone.Close(); err != nil {
+		return err
+	}
 	if s, ok := h.Network().(*swarm.Swarm); ok {
 		return s.AddListenAddr(a)
 	}
@@ -96,12 +146,14 @@ func rootCause(err error) error {
 }
 
 // tell chooses the addresses that others hear of: those of --announce, else
-// what the node listens on, without loopback if there is anything else.
+// what the node listens on, without loopback if there is anything else; and
+// those over relays if others cannot dial it.
 func (s settings) tell(listening []ma.Multiaddr) []ma.Multiaddr {
-	if len(s.Announce) > 0 {
-		return s.Announce
+	addrs := s.Announce
+	if len(addrs) == 0 {
+		addrs = distant(listening)
 	}
-	return distant(listening)
+	return append(slices.Clone(addrs), s.reach.relays()...)
 }
 
 // distant leaves out loopback and link-local addresses if there are others: a

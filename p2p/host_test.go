@@ -78,6 +78,7 @@ func TestAddressesThatOthersHear(t *testing.T) {
 		"announced":      {settings{Options: Options{Announce: addrs("/dns4/a.example/tcp/9")}}, all, addrs("/dns4/a.example/tcp/9")},
 	} {
 		t.Run(name, func(t *testing.T) {
+			test.s.reach = newReach(test.s.Options)
 			if got := test.s.tell(test.listening); fmt.Sprint(got) != fmt.Sprint(test.want) {
 				t.Errorf("tells %v, want %v", got, test.want)
 			}

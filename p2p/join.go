@@ -195,4 +195,5 @@ func (n *Node) arrived(ctx context.Context, id peer.ID) {
 func (n *Node) left(id peer.ID) {
 	n.greeter.forget(id)
 	n.joiner.left(id)
+	n.reserver.wake()
 }

@@ -47,6 +47,7 @@ type Node struct {
 	dht      *dht.IpfsDHT
 	channel  *channel.Channel
 	pieces   *channel.Listener
+	streams  *channel.Listener // the same, over libp2p
 	exchange *exchange.Exchange
 
 	greeter   *greeter
@@ -54,6 +55,9 @@ type Node struct {
 	announcer *announcer
 	spreader  *spreader
 	avoid     *penalty.Box // holders that could not be reached
+	relay     *relay       // nil if it is none
+	reserver  *reserver
+	puncher   *puncher
 
 	closing sync.Once
 }
@@ -83,26 +87,43 @@ func New(o Options) (_ *Node, err error) {
 		}
 	}
 	n.pieces = n.channel.NewListener(listener, limits)
+	if n.metrics, err = newMetrics(s.Metrics, n); err != nil {
+		return nil, err
+	}
 	if n.host, err = newHost(s); err != nil {
 		return nil, err
 	}
 	if n.dht, err = newDHT(n.host); err != nil {
 		return nil, err
 	}
-	n.announcer = newAnnouncer(n)
-	n.joiner = newJoiner(n)
-	n.greeter = newGreeter(n)
-	n.spreader = newSpreader(n)
-	n.metrics, err = newMetrics(s.Metrics,
-		func() float64 { return float64(n.Peers()) },
-		func() float64 { return float64(n.announcer.count()) })
-	if err != nil {
+	if err = n.crossNATs(limits); err != nil {
 		return nil, err
 	}
+	n.announcer = newAnnouncer(n)
+	n.joiner = newJoiner(n)
+	n.spreader = newSpreader(n)
 	n.exchange, err = exchange.New(exchange.Options{
-		Identity: s.Identity, Cache: s.Cache, Channel: n.channel, Swarm: members{n}, Upload: s.Upload, Download: s.Download, Logger: n.log, Metrics: s.Metrics, Trace: s.Trace,
+		Identity: s.Identity, Cache: s.Cache, Channel: n.channel, Streams: streams{n}, Swarm: members{n}, Upload: s.Upload, Download: s.Download, Logger: n.log, Metrics: s.Metrics, Trace: s.Trace,
 	})
 	return n, err
+}
+
+// crossNATs opens what leads through NATs and over relays.
+func (n *Node) crossNATs(limits channel.ListenOptions) error {
+	inner, err := n.listenOnStreams()
+	if err != nil {
+		return err
+	}
+	n.streams = n.channel.NewListener(inner, limits)
+	n.reserver = newReserver(n)
+	if n.s.Relay != nil {
+		if n.relay, err = startRelay(n.host, *n.s.Relay); err != nil {
+			return err
+		}
+	}
+	n.puncher = newPuncher(n)
+	n.greeter = newGreeter(n) // after what it tells about, and has told
+	return n.puncher.start()
 }
 
 // Run is a member of the swarm until ctx is done, and returns when everything
@@ -126,7 +147,9 @@ func (n *Node) Run(ctx context.Context) error {
 	start(n.watch)
 	start(n.announcer.run)
 	start(n.announcer.follow)
-	start(n.servePieces)
+	start(func(ctx context.Context) error { return n.servePieces(ctx, n.pieces) })
+	start(func(ctx context.Context) error { return n.servePieces(ctx, n.streams) })
+	start(n.reserver.run)
 	start(n.spreader.run)
 	start(func(ctx context.Context) error {
 		<-ctx.Done()
@@ -142,7 +165,7 @@ func (n *Node) Run(ctx context.Context) error {
 }
 
 // servePieces answers members on the piece channel.
-func (n *Node) servePieces(ctx context.Context) error {
+func (n *Node) servePieces(ctx context.Context, from net.Listener) error {
 	var handler http.Handler = n.exchange
 	if n.s.WrapPieces != nil {
 		handler = n.s.WrapPieces(handler)
@@ -165,7 +188,7 @@ func (n *Node) servePieces(ctx context.Context) error {
 			_ = srv.Close()
 		}
 	})
-	err := srv.Serve(n.pieces)
+	err := srv.Serve(from)
 	if !stop() {
 		<-stopped
 	}
@@ -182,6 +205,15 @@ func (n *Node) Close() error {
 			_ = n.exchange.Close()
 		}
 		n.tasks.close()
+		if n.streams != nil {
+			n.streams.Close()
+		}
+		if n.puncher != nil {
+			n.puncher.close()
+		}
+		if n.relay != nil {
+			n.relay.close()
+		}
 		if n.dht != nil {
 			_ = n.dht.Close()
 		}
@@ -199,8 +231,9 @@ func (n *Node) Close() error {
 func (n *Node) ID() peer.ID { return n.s.id }
 
 // Addrs returns the addresses that others can join this node by, with its ID.
+// Those over relays are not among them: they come and go.
 func (n *Node) Addrs() []ma.Multiaddr {
-	addrs, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.s.id, Addrs: n.host.Addrs()})
+	addrs, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.s.id, Addrs: slices.DeleteFunc(n.host.Addrs(), isCircuit)})
 	if err != nil {
 		return nil // only for an ID that is none
 	}

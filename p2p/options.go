@@ -75,6 +75,12 @@ type Options struct {
 	// Zone names the place that the node is in; pieces come from the own zone
 	// first. At most wire.MaxZone bytes of printable ASCII. May be empty.
 	Zone string
+	// NAT says whether others can dial the node from outside its network.
+	// Default: it finds out, unless Announce says where.
+	NAT NAT
+	// Relay has the node carry bytes between members that cannot reach each
+	// other; nil: it does not.
+	Relay *RelayLimits
 	// TrustedKeys are those whose statements count: Obey is called, from any
 	// goroutine, once for each that members tell.
 	TrustedKeys []statement.Key
@@ -100,10 +106,11 @@ type settings struct {
 	join   []peer.AddrInfo // without this node
 	doors  []ma.Multiaddr  // what to join that does not say who is there
 	pieces string
+	reach  *reach
 }
 
 func (o Options) check() (settings, error) {
-	s := settings{Options: o}
+	s := settings{Options: o, reach: newReach(o)}
 	if o.Identity == nil || o.Cache == nil || o.Logger == nil {
 		return s, errors.New("p2p: identity, cache and logger are required")
 	}

@@ -159,7 +159,7 @@ func TestTwoNodesOnOnePort(t *testing.T) {
 	}
 	defer func() { _ = first.Close() }()
 	o := testOptions(t, key)
-	o.Swarm = first.host.Network().ListenAddresses()
+	o.Swarm = first.host.Addrs()
 	if second, err := New(o); err == nil {
 		_ = second.Close()
 		t.Error("a second node on the same port")

@@ -476,7 +476,7 @@ func TestMemberThatComesBack(t *testing.T) {
 	key := swarmkey.New()
 	o := testOptions(t, key)
 	first, stop := start(t, o)
-	o.Swarm = first.host.Network().ListenAddresses()
+	o.Swarm = first.host.Addrs()
 	n, _ := start(t, testOptions(t, key, first))
 	<-n.JoinTried()
 	piecesOf := func() string {

@@ -30,7 +30,7 @@ func (peersCmd) Help() string {
     $ shoal peers --limit 0 | grep banned
     $ shoal peers --json | jq '.peers[] | select(.ban)'
 
-Those that are banned come first, then those with which most was traded. MEMBER is the end of the peer ID. TRIP is the shortest time in which a connection to the member was opened: a round trip. DOWN and UP are the rates at which pieces came and went last, TAKEN and GIVEN all of them, with the number of blobs they belong to; LAST says how long ago. Members that are gone are remembered for a while. Counters start at zero with the node's process.`
+Those that are banned come first, then those with which most was traded. MEMBER is the end of the peer ID. WAY says how a member is reached: direct; inbound, over the connection that it opened, as it is behind NAT; hole-punched, where both are; relayed by another member, whose ADDRESS it is then. TRIP is the shortest time in which a connection to the member was opened: a round trip. DOWN and UP are the rates at which pieces came and went last, TAKEN and GIVEN all of them, with the number of blobs they belong to; LAST says how long ago. Members that are gone are remembered for a while. Counters start at zero with the node's process.`
 }
 
 // Run asks the node and prints the answer.
@@ -64,10 +64,10 @@ func printPeers(out io.Writer, now glance[admin.Peers], limit int) error {
 		shown = peers[:min(limit, len(peers))]
 	}
 	if len(shown) > 0 {
-		_, _ = fmt.Fprintln(w, "MEMBER\tADDRESS\tZONE\tTRIP\tDOWN\tUP\tTAKEN\tGIVEN\tLAST\tSTATE")
+		_, _ = fmt.Fprintln(w, "MEMBER\tADDRESS\tWAY\tZONE\tTRIP\tDOWN\tUP\tTAKEN\tGIVEN\tLAST\tSTATE")
 	}
 	for _, p := range shown {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", ending(p.ID), hostPort(p.Addr), cmp.Or(p.Zone, "-"), tripText(p.RoundTrip),
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", ending(p.ID), hostPort(p.Addr), cmp.Or(p.Way, "-"), cmp.Or(p.Zone, "-"), tripText(p.RoundTrip),
 			lately(p.Taken), lately(p.Given), volume(p.Taken), volume(p.Given), ago(p, now.at), standing(p, now.at))
 	}
 	if left := len(peers) - len(shown); left > 0 {
@@ -97,12 +97,13 @@ func byTraffic(a, b admin.Peer) int {
 // ending returns the end of a peer ID: all begin alike.
 func ending(id string) string { return id[max(0, len(id)-8):] }
 
-// hostPort shortens a multiaddr.
+// hostPort shortens a multiaddr, one over a relay to where the relay is.
 func hostPort(addr string) string {
 	m, err := multiaddr.NewMultiaddr(addr)
 	if err != nil {
 		return cmp.Or(addr, "-")
 	}
+	m, _ = multiaddr.SplitFunc(m, func(c multiaddr.Component) bool { return c.Protocol().Code == multiaddr.P_P2P })
 	a, err := manet.ToNetAddr(m)
 	if err != nil {
 		return addr

@@ -26,10 +26,10 @@ func TestPeersForPeople(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	var out bytes.Buffer
 	err := printPeers(&out, glance[admin.Peers]{at: now, said: admin.Peers{Peers: []admin.Peer{
-		{Member: admin.Member{ID: "12D3KooWidle0000", Addr: "/ip4/10.0.0.2/tcp/4001"}, Connected: true},
+		{Member: admin.Member{ID: "12D3KooWidle0000", Addr: "/ip4/10.0.0.2/tcp/4001/p2p/12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F/p2p-circuit", Way: "relayed"}, Connected: true},
 		{Member: admin.Member{ID: "12D3KooWgone0000"}, Taken: admin.Traffic{Bytes: 1 << 20, Blobs: 1, Rate: 1 << 20, Last: now.Add(-time.Hour)}},
 		{
-			Member: admin.Member{ID: "12D3KooWbusy0000", Addr: "/ip6/fd00::1/tcp/4001", Zone: "attic"}, Connected: true, RoundTrip: 0.00123,
+			Member: admin.Member{ID: "12D3KooWbusy0000", Addr: "/ip6/fd00::1/tcp/4001", Zone: "attic", Way: "direct"}, Connected: true, RoundTrip: 0.00123,
 			Taken: admin.Traffic{Bytes: 2 << 30, Blobs: 7, Rate: 100 << 20, Last: now},
 			Given: admin.Traffic{Bytes: 3 << 20, Blobs: 1, Rate: 5 << 10, Last: now.Add(-time.Minute)},
 		},
@@ -40,11 +40,11 @@ func TestPeersForPeople(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `3 members connected, 2 gone, 1 banned
-MEMBER    ADDRESS         ZONE   TRIP   DOWN      UP      TAKEN     GIVEN     LAST    STATE
-liar0000  -               -      -      -         -       -         -         -       banned until 2026-01-02 03:14:05 (10m0s), lied about piece 3 of sha256:ab
-busy0000  [fd00::1]:4001  attic  1.2ms  100MiB/s  5KiB/s  2GiB (7)  3MiB (1)  now     connected
-gone0000  -               -      -      1MiB/s    -       1MiB (1)  -         1h0m0s  gone
-idle0000  10.0.0.2:4001   -      -      -         -       -         -         -       connected
+MEMBER    ADDRESS         WAY      ZONE   TRIP   DOWN      UP      TAKEN     GIVEN     LAST    STATE
+liar0000  -               -        -      -      -         -       -         -         -       banned until 2026-01-02 03:14:05 (10m0s), lied about piece 3 of sha256:ab
+busy0000  [fd00::1]:4001  direct   attic  1.2ms  100MiB/s  5KiB/s  2GiB (7)  3MiB (1)  now     connected
+gone0000  -               -        -      -      1MiB/s    -       1MiB (1)  -         1h0m0s  gone
+idle0000  10.0.0.2:4001   relayed  -      -      -         -       -         -         -       connected
 1 more: --limit 0 shows all
 `
 	if got := out.String(); got != want {
@@ -128,7 +128,7 @@ func TestPeersOfALiar(t *testing.T) {
 	for _, row := range []string{
 		`^2 members connected, 0 gone, 1 banned\n`,
 		`\n` + end(liar) + ` +127\.0\.0\.1:[0-9]+ .* banned until [-0-9: ]+ \((10m0s|9m5[0-9]s)\), lied about (piece [0-3]|blob) of ` + lie + `\n`,
-		`\n` + end(honest) + ` +127\.0\.0\.1:[0-9]+ +- +[0-9.]+ms +[0-9.]+[KMG]iB/s +- +3MiB \(1\) +- +(now|[0-9.]+s) +connected\n`,
+		`\n` + end(honest) + ` +127\.0\.0\.1:[0-9]+ +direct +- +[0-9.]+ms +[0-9.]+[KMG]iB/s +- +3MiB \(1\) +- +(now|[0-9.]+s) +connected\n`,
 	} {
 		if !regexp.MustCompile(row).MatchString(table) {
 			t.Errorf("no %s in\n%s", row, table)

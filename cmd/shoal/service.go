@@ -149,6 +149,8 @@ func (s *service) joinable(ctx context.Context) error {
 		Pieces:      s.cfg.Pieces,
 		NoMDNS:      !s.cfg.MDNS,
 		Zone:        s.cfg.Zone,
+		NAT:         s.nat(),
+		Relay:       s.relay(),
 		TrustedKeys: s.cfg.TrustedKeys,
 		Obey:        s.obey,
 		Lease:       s.lease,
@@ -161,6 +163,26 @@ func (s *service) joinable(ctx context.Context) error {
 		Trace:       s.seen.Fill,
 	})
 	return err
+}
+
+// nat is what the operator says about it.
+func (s *service) nat() p2p.NAT {
+	switch s.cfg.BehindNAT {
+	case config.ReachBehind:
+		return p2p.BehindNAT
+	case config.ReachOpen:
+		return p2p.NoNAT
+	}
+	return p2p.NATUnknown
+}
+
+// relay returns the limits of a relay, nil if the node is none.
+func (s *service) relay() *p2p.RelayLimits {
+	r := s.cfg.Relay
+	if !r.Enabled {
+		return nil
+	}
+	return &p2p.RelayLimits{Rate: r.Rate, CircuitRate: r.CircuitRate, Reservations: r.Reservations, Circuits: r.Circuits}
 }
 
 // probeSwarm tries the addresses that package p2p is going to listen on.
@@ -254,8 +276,13 @@ func (s *service) status() admin.Status {
 		Limits:  s.limits.state(),
 		Fills:   []admin.Fill{},
 	}
+	reach := s.node.Reachability()
+	st.Reachability = admin.Reachability{BehindNAT: reach.BehindNAT, Relays: []string{}, Relaying: admin.Relaying(reach.Relaying)}
+	for _, a := range reach.Relays {
+		st.Reachability.Relays = append(st.Reachability.Relays, a.String())
+	}
 	for _, m := range s.node.Members() {
-		st.Members = append(st.Members, admin.Member{ID: m.Peer.String(), Addr: m.Addr.String(), Zone: m.Zone})
+		st.Members = append(st.Members, admin.Member{ID: m.Peer.String(), Addr: m.Addr.String(), Zone: m.Zone, Way: m.Way})
 	}
 	st.Peers = len(st.Members)
 	for _, f := range s.node.Fills() {
@@ -272,7 +299,7 @@ func (s *service) peers() []admin.Peer {
 	peers := []admin.Peer{}
 	for _, k := range s.node.Known() {
 		p := admin.Peer{
-			Member: admin.Member{ID: k.Peer.String(), Zone: k.Zone}, Version: k.Version, Connected: k.Addr != nil,
+			Member: admin.Member{ID: k.Peer.String(), Zone: k.Zone, Way: k.Way}, Version: k.Version, Connected: k.Addr != nil,
 			RoundTrip: k.Trade.RoundTrip.Seconds(), Taken: admin.Traffic(k.Trade.Taken), Given: admin.Traffic(k.Trade.Given),
 		}
 		if p.Connected {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -108,6 +109,12 @@ func printStatus(out io.Writer, now, before glance[admin.Status]) error {
 	for _, addr := range s.Addrs {
 		row("join by", "%s", addr)
 	}
+	for _, line := range reachText(s.Reachability) {
+		row("reached", "%s", line)
+	}
+	if r := s.Reachability.Relaying; r.Enabled {
+		row("relays", "%s between members, %d circuits, for %d members", size(r.Bytes), r.Circuits, r.Reservations)
+	}
 	row("taken", "%s from registries, %s from members, %s found in the cache", size(s.Bytes.Origin), size(s.Bytes.Peers), size(s.Bytes.CacheHits))
 	row("served", "%s to runtimes, %s to members", size(s.Bytes.ServedClients), size(s.Bytes.ServedPeers))
 	row("cache", "%s of %s, %d blobs", size(s.Cache.Bytes), size(s.Cache.Budget), s.Cache.Blobs)
@@ -117,12 +124,32 @@ func printStatus(out io.Writer, now, before glance[admin.Status]) error {
 		}
 	}
 	for _, m := range s.Members {
-		row("member", "%s", strings.TrimSpace(m.ID+" "+m.Addr+" "+m.Zone))
+		row("member", "%s", strings.Join(slices.DeleteFunc([]string{m.ID, m.Addr, m.Zone, unusual(m.Way)}, func(s string) bool { return s == "" }), " "))
 	}
 	for _, f := range sorted(s.Fills) {
 		row("fill", "%s", fillText(f, earlier(f, before.said), now.at.Sub(before.at)))
 	}
 	return w.Flush()
+}
+
+// reachText says how others reach a node that they cannot dial.
+func reachText(r admin.Reachability) []string {
+	if !r.BehindNAT {
+		return nil
+	}
+	if len(r.Relays) == 0 {
+		return []string{"behind NAT, by members that it is connected to; start a node with --relay for the others"}
+	}
+	lines := []string{"behind NAT, by members that it is connected to and over relays"}
+	return append(lines, r.Relays...)
+}
+
+// unusual is the way in which a member is reached if it is worth a word.
+func unusual(way string) string {
+	if way == "direct" {
+		return ""
+	}
+	return way
 }
 
 // state says in a few words whether the node works.

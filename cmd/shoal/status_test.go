@@ -18,10 +18,14 @@ func TestStatusForPeople(t *testing.T) {
 	err := printStatus(&out, glance[admin.Status]{said: admin.Status{
 		ID: "12D3A", Version: "v1", Ready: true, Joined: true, Peers: 2, Zone: "here", Mirror: "127.0.0.1:5000",
 		Addrs:   []string{"/ip4/10.0.0.1/tcp/4001/p2p/12D3A"},
-		Members: []admin.Member{{ID: "12D3B", Addr: "/ip4/10.0.0.2/tcp/4001", Zone: "there"}, {ID: "12D3C", Addr: "/ip4/10.0.0.3/tcp/4001"}},
-		Bytes:   admin.Bytes{Origin: 1 << 20, Peers: 2 << 20, CacheHits: 3 << 20, ServedClients: 4 << 20, ServedPeers: 5 << 20},
-		Cache:   admin.Cache{Bytes: 1 << 30, Budget: 50 << 30, Blobs: 7},
-		Fills:   []admin.Fill{{Digest: "sha256:0123456789abcdef", Size: 10 << 20, Pieces: 10, Done: 4, Members: 2, FromOrigin: 1 << 20, FromPeers: 3 << 20}},
+		Members: []admin.Member{{ID: "12D3B", Addr: "/ip4/10.0.0.2/tcp/4001", Zone: "there"}, {ID: "12D3C", Addr: "/ip4/10.0.0.3/tcp/4001", Way: "direct"}, {ID: "12D3D", Addr: "/ip4/10.0.0.4/tcp/4001", Way: "inbound"}},
+		Reachability: admin.Reachability{
+			BehindNAT: true, Relays: []string{"/ip4/10.0.0.3/tcp/4001/p2p/12D3C/p2p-circuit"},
+			Relaying: admin.Relaying{Enabled: true, Bytes: 6 << 20, Circuits: 8, Reservations: 9},
+		},
+		Bytes: admin.Bytes{Origin: 1 << 20, Peers: 2 << 20, CacheHits: 3 << 20, ServedClients: 4 << 20, ServedPeers: 5 << 20},
+		Cache: admin.Cache{Bytes: 1 << 30, Budget: 50 << 30, Blobs: 7},
+		Fills: []admin.Fill{{Digest: "sha256:0123456789abcdef", Size: 10 << 20, Pieces: 10, Done: 4, Members: 2, FromOrigin: 1 << 20, FromPeers: 3 << 20}},
 	}}, glance[admin.Status]{})
 	if err != nil {
 		t.Fatal(err)
@@ -32,11 +36,15 @@ state     ready, 2 members connected
 zone      here
 mirror    http://127.0.0.1:5000
 join by   /ip4/10.0.0.1/tcp/4001/p2p/12D3A
+reached   behind NAT, by members that it is connected to and over relays
+reached   /ip4/10.0.0.3/tcp/4001/p2p/12D3C/p2p-circuit
+relays    6MiB between members, 8 circuits, for 9 members
 taken     1MiB from registries, 2MiB from members, 3MiB found in the cache
 served    4MiB to runtimes, 5MiB to members
 cache     1GiB of 50GiB, 7 blobs
 member    12D3B /ip4/10.0.0.2/tcp/4001 there
 member    12D3C /ip4/10.0.0.3/tcp/4001
+member    12D3D /ip4/10.0.0.4/tcp/4001 inbound
 fill      sha256:0123456789ab [########............]  40 % of 10MiB, 1MiB from the registry, 3MiB from 2 members
 `
 	if got := out.String(); got != want {

@@ -78,7 +78,26 @@ func (ch *Channel) dial(ctx context.Context, id peer.ID, addr string, buffer int
 	if err != nil {
 		return nil, fmt.Errorf("piece channel: %w", err)
 	}
-	trip := roundTrip(raw, time.Since(began))
+	return ch.over(ctx, id, raw, buffer, roundTrip(raw, time.Since(began)))
+}
+
+// DialOver is Dial over a connection to the member that somebody else opened,
+// a stream of libp2p for instance; it is closed if the other side does not
+// prove who it is. Quiet is as for DialQuiet.
+func (ch *Channel) DialOver(ctx context.Context, id peer.ID, raw net.Conn, quiet bool) (*Conn, error) {
+	if err := id.Validate(); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("piece channel: %w", err)
+	}
+	buffer := readBuffer
+	if quiet {
+		buffer = requestBuffer
+	}
+	return ch.over(ctx, id, raw, buffer, 0)
+}
+
+// over proves both sides on raw, which took trip to open.
+func (ch *Channel) over(ctx context.Context, id peer.ID, raw net.Conn, buffer int, trip time.Duration) (*Conn, error) {
 	config, keys := ch.config(id)
 	b := newBuffered(raw, buffer, ch.buffers)
 	c := &Conn{

@@ -64,7 +64,8 @@ func (c *Conn) RemotePeer() peer.ID { return c.remote }
 
 // RoundTrip returns the shortest round trip of the network that the kernel saw
 // while the connection was opened, or, where it does not say, how long that took
-// before TLS. It is zero on an accepted connection.
+// before TLS. It is zero on a connection that was accepted, or opened by somebody
+// else (DialOver).
 func (c *Conn) RoundTrip() time.Duration { return c.trip }
 
 // handshake runs TLS and the proof, once.

@@ -46,17 +46,19 @@ var (
 
 // client asks other members, over connections that it keeps.
 type client struct {
-	life context.Context // ends dials that nobody waits for any more
-	ch   *channel.Channel
-	met  *acquaintances
-	http *http.Transport
+	life    context.Context // ends dials that nobody waits for any more
+	ch      *channel.Channel
+	met     *acquaintances
+	streams Streams // nil: none
+	http    *http.Transport
 
 	mu    sync.Mutex
-	addrs map[string][]string // addresses of members by the host in their URLs
+	addrs map[string][]string   // addresses of members by the host in their URLs
+	deaf  map[peer.ID]time.Time // members whose addresses did not answer, until when that is believed
 }
 
-func newClient(life context.Context, ch *channel.Channel, met *acquaintances) *client {
-	c := &client{life: life, ch: ch, met: met, addrs: make(map[string][]string)}
+func newClient(life context.Context, o Options, met *acquaintances) *client {
+	c := &client{life: life, ch: o.Channel, met: met, streams: o.Streams, addrs: make(map[string][]string), deaf: make(map[peer.ID]time.Time)}
 	c.http = &http.Transport{
 		DialContext:            c.dial,
 		DisableCompression:     true,
@@ -89,24 +91,7 @@ func (c *client) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	c.mu.Lock()
 	addrs := c.addrs[name]
 	c.mu.Unlock()
-	err = errors.New("no address known")
-	for _, a := range addrs {
-		var conn net.Conn
-		if conn, err = c.dialOne(ctx, id, a); err == nil {
-			return conn, nil
-		}
-	}
-	return nil, fmt.Errorf("dial %s: %w", id, err)
-}
-
-func (c *client) dialOne(ctx context.Context, id peer.ID, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	conn, err := c.ch.Dial(ctx, id, addr)
-	if err == nil {
-		c.met.meet(id).tripped(conn.RoundTrip())
-	}
-	return conn, err
+	return c.reach(ctx, id, addrs, false)
 }
 
 func peerOf(name string) (peer.ID, error) {
@@ -121,7 +106,9 @@ func peerOf(name string) (peer.ID, error) {
 func (c *client) know(h Holder) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.addrs[host(h.Peer)] = h.Pieces
+	if len(h.Pieces) > 0 { // who names none is reached by streams, or as before
+		c.addrs[host(h.Peer)] = h.Pieces
+	}
 }
 
 // drop forgets where a member is reached.

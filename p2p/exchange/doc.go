@@ -23,6 +23,10 @@
 // Several fills of one node take turns at the origin, in the order of their
 // starts (turns.go).
 //
+// Members that cannot be dialled are asked over streams that somebody else opens
+// (streams.go), by the same protocol. One that is relayed counts as far away:
+// it is asked for what nobody else offers.
+//
 // # What always holds
 //
 // Of a blob that only permitted clients may have (blobcache.Reach) members hear

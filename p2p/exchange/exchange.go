@@ -59,6 +59,7 @@ type Options struct {
 	Identity crypto.PrivKey
 	Cache    *blobcache.Cache // required
 	Channel  *channel.Channel // required: how members are reached
+	Streams  Streams               // how others are reached; nil: not at all
 	Swarm    Swarm            // required
 	// Upload and Download limit the bytes of pieces to members and from them; nil
 	// does not. What comes from the origin is paced by who opens it, for the
@@ -180,7 +181,7 @@ func New(o Options) (*Exchange, error) {
 	pool := newPool()
 	x := &Exchange{
 		cache: o.Cache, swarm: o.Swarm, log: o.Logger, metrics: m,
-		self: o.Channel.ID(), signer: signer, trace: o.Trace, met: met, client: newClient(life, o.Channel, met),
+		self: o.Channel.ID(), signer: signer, trace: o.Trace, met: met, client: newClient(life, o, met),
 		uploads: newUploads(), upload: o.Upload, download: o.Download,
 		bans:    penalty.NewBox(forLies()),
 		silent:  penalty.NewBox(forSilence()),

@@ -106,7 +106,8 @@ func TestSearchesForClientsAskNobody(t *testing.T) {
 		h := Holder{Peer: "a", Pieces: []string{"x"}}
 		swarm := &quietSwarm{connected: 1, near: []Holder{h}}
 		x := &Exchange{
-			cache: emptyCache(t), swarm: swarm, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
+			client: &client{},
+			cache:  emptyCache(t), swarm: swarm, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
 			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()),
 		}
 		x.follows = newFollows(x)

@@ -142,7 +142,7 @@ func (s *search) ask(h Holder, told bool) {
 		if len(h.Pieces) > 0 {
 			a.holder = h
 		}
-	case len(s.asked) < maxAsked && len(h.Pieces) > 0:
+	case len(s.asked) < maxAsked && s.x.client.reachable(h):
 		a = &asked{holder: h, told: told, waiting: true}
 		s.asked[h.Peer] = a
 	default:

@@ -106,7 +106,7 @@ func TestFillsAreAnnouncedWhereItHelps(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				swarm := &quietSwarm{connected: c.connected}
-				x := &Exchange{swarm: swarm, log: slog.New(slog.DiscardHandler), turns: newTurns()}
+				x := &Exchange{client: &client{}, swarm: swarm, log: slog.New(slog.DiscardHandler), turns: newTurns()}
 				want := blob.Descriptor{Digest: digest.FromString("x"), Size: int64(c.pieceCount) * blob.PieceSize}
 				d := newDriver(x, key{want.Digest, want.Size}, want)
 				d.plan = plan.New(plan.Config{Size: want.Size, PieceSize: blob.PieceSize, Tuning: plan.Defaults()})
@@ -129,7 +129,7 @@ func TestFillsAreAnnouncedWhereItHelps(t *testing.T) {
 func TestLaterLookupsAreMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		swarm := &quietSwarm{connected: enoughMembers}
-		s := newSearch(&Exchange{cache: emptyCache(t), swarm: swarm, follows: newFollows(nil)}, blob.Descriptor{})
+		s := newSearch(&Exchange{client: &client{}, cache: emptyCache(t), swarm: swarm, follows: newFollows(nil)}, blob.Descriptor{})
 		ctx, end := context.WithCancel(t.Context())
 		go s.run(ctx)
 		time.Sleep(rounds()[earlyRounds] - 1) //nolint:forbidigo // within a bubble nobody waits
@@ -152,7 +152,8 @@ func TestWhoIsAskedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const others = 30
 		x := &Exchange{
-			cache: emptyCache(t), swarm: &quietSwarm{connected: others}, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
+			client: &client{},
+			cache:  emptyCache(t), swarm: &quietSwarm{connected: others}, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
 			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()),
 		}
 		x.follows = newFollows(x)

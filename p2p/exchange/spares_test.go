@@ -27,7 +27,8 @@ func (q *quietSwarm) Self() Holder { return Holder{} }
 func crowded(t *testing.T, others int, volunteers bool) (d *driver, left map[peer.ID]int) {
 	t.Helper()
 	x := &Exchange{
-		cache: emptyCache(t), swarm: &quietSwarm{connected: others}, turns: newTurns(), limits: defaults(), drivers: map[key]*driver{},
+		client: &client{},
+		cache:  emptyCache(t), swarm: &quietSwarm{connected: others}, turns: newTurns(), limits: defaults(), drivers: map[key]*driver{},
 		bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), log: slog.New(slog.DiscardHandler),
 	}
 	x.followers = newFollowers(x)

@@ -3,7 +3,6 @@ package exchange
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -12,17 +11,16 @@ import (
 	"net/url"
 	"time"
 
-	"shoal/p2p/channel"
 	"shoal/p2p/wire"
 )
 
 // upgrade opens a connection on which h is followed. The reader is that of the
 // connection.
-func (c *client) upgrade(ctx context.Context, h Holder) (*channel.Conn, *bufio.Reader, error) {
+func (c *client) upgrade(ctx context.Context, h Holder) (*link, *bufio.Reader, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	c.know(h)
-	conn, err := c.dialQuiet(ctx, h)
+	conn, err := c.reach(ctx, h.Peer, h.Pieces, true)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -33,20 +31,6 @@ func (c *client) upgrade(ctx context.Context, h Holder) (*channel.Conn, *bufio.R
 		return nil, nil, fmt.Errorf("follow %s: %w", h.Peer, err)
 	}
 	return conn, r, nil
-}
-
-func (c *client) dialQuiet(ctx context.Context, h Holder) (*channel.Conn, error) {
-	err := errors.New("no address known")
-	for _, a := range h.Pieces {
-		one, cancel := context.WithTimeout(ctx, dialTimeout)
-		var conn *channel.Conn
-		conn, err = c.ch.DialQuiet(one, h.Peer, a)
-		cancel()
-		if err == nil {
-			return conn, nil
-		}
-	}
-	return nil, fmt.Errorf("dial %s: %w", h.Peer, err)
 }
 
 // handshake asks for the upgrade and reads the answer.

@@ -128,7 +128,7 @@ func (fs *follows) keep(near []Holder) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, h := range near {
-		if wanted[h.Peer] = true; fs.sessions[h.Peer] == nil && len(h.Pieces) > 0 && now.After(fs.old[h.Peer]) &&
+		if wanted[h.Peer] = true; fs.sessions[h.Peer] == nil && fs.x.client.reachable(h) && now.After(fs.old[h.Peer]) &&
 			!fs.x.silent.Holds(h.Peer, now) && !fs.x.bans.Holds(h.Peer, now) {
 			fs.open(h)
 		}

@@ -21,9 +21,13 @@ type sides [2]int
 
 func sum(n sides) int { return n[within] + n[outside] }
 
-// far reports whether a member is in another zone than this node. Where neither
-// names its zone, the shortest round trip that was seen says so.
+// far reports whether a member is in another zone than this node, or behind a
+// relay, which others need, too. Where neither names its zone, the shortest round
+// trip that was seen says so.
 func (x *Exchange) far(h Holder) bool {
+	if x.client.way(h.Peer) == Relayed {
+		return true
+	}
 	if own := x.swarm.Self().Zone; own != "" || h.Zone != "" {
 		return own != h.Zone
 	}

@@ -10,6 +10,10 @@
 // the first key. A connection that no key fits is closed before libp2p spends
 // a handshake on it, after HeaderTimeout at the latest.
 //
+// It is TCP only. Two that dial each other at the same moment, through NATs,
+// from the ports that they listen on, make one connection: libp2p says which of
+// them is the dialler on it.
+//
 // XSalsa20 authenticates nothing; that is the work of the TLS which libp2p
 // runs on top. The package starts no goroutines, but the timer of a connection
 // may close it.
@@ -24,6 +28,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/davidlazar/go-crypto/salsa20"
@@ -31,6 +36,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-reuseport"
+	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
@@ -52,16 +59,38 @@ var ErrNotMember = errors.New("private network: not a member of this swarm")
 
 // Transport returns a constructor of the TCP transport for libp2p.Transport.
 // keys holds at least one key. A connection that takes longer than dialTimeout
-// to be established is an error.
-func Transport(keys [][32]byte, dialTimeout time.Duration) func(transport.Upgrader, network.ResourceManager) (*tcp.TcpTransport, error) {
+// to be established is an error. from, unless it is nil, returns the port to
+// open a connection from, 0 for any: one that the transport listens on, as
+// holes in a NAT are punched from there. The port of a listener can be shared
+// (SO_REUSEPORT): whoever listens makes sure that nobody else does.
+func Transport(keys [][32]byte, dialTimeout time.Duration, from func(to ma.Multiaddr) int) func(transport.Upgrader, network.ResourceManager) (*tcp.TcpTransport, error) {
 	return func(u transport.Upgrader, rm network.ResourceManager) (*tcp.TcpTransport, error) {
 		if len(keys) == 0 {
 			return nil, errors.New("private network: no key")
 		}
-		// Without DisableReuseport two nodes on one port would both start.
-		return tcp.NewTCPTransport(upgrader{u, keys}, rm, nil,
-			tcp.DisableReuseport(), tcp.WithConnectionTimeout(dialTimeout))
+		options := []tcp.Option{tcp.WithConnectionTimeout(dialTimeout), tcp.DisableReuseport()}
+		if from != nil {
+			options[1] = tcp.WithDialerForAddr(func(to ma.Multiaddr) (tcp.ContextDialer, error) { return dialer{from(to)}, nil })
+		}
+		return tcp.NewTCPTransport(upgrader{u, keys}, rm, nil, options...)
 	}
+}
+
+// dialer opens connections from a port that is listened on, 0 for any.
+type dialer struct{ from int }
+
+func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	var plain net.Dialer
+	if d.from == 0 {
+		return plain.DialContext(ctx, network, address)
+	}
+	shared := net.Dialer{LocalAddr: &net.TCPAddr{Port: d.from}, Control: reuseport.Control}
+	c, err := shared.DialContext(ctx, network, address)
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
+		// There is a connection from here to there already.
+		return plain.DialContext(ctx, network, address)
+	}
+	return c, err
 }
 
 // upgrader encrypts connections before the inner upgrader negotiates on them.
@@ -72,7 +101,11 @@ type upgrader struct {
 
 //nolint:revive // argument-limit: the signature is libp2p's
 func (u upgrader) Upgrade(ctx context.Context, t transport.Transport, c manet.Conn, dir network.Direction, p peer.ID, scope network.ConnManagementScope) (transport.CapableConn, error) {
-	return u.Upgrader.Upgrade(ctx, t, newConn(c, u.keys[:1], dir == network.DirOutbound), dir, p, scope)
+	if dir == network.DirOutbound {
+		return u.Upgrader.Upgrade(ctx, t, newConn(c, u.keys[:1], true), dir, p, scope)
+	}
+	// Both dialled, through a NAT, and agreed that this side takes the other part.
+	return u.Upgrader.Upgrade(ctx, t, newConn(c, u.keys, false), dir, p, scope)
 }
 
 func (u upgrader) UpgradeListener(t transport.Transport, l manet.Listener) transport.Listener {

@@ -36,7 +36,7 @@ func newHost(t *testing.T, transport ...libp2p.Option) host.Host {
 }
 
 func ours(keys ...[32]byte) libp2p.Option {
-	return libp2p.Transport(Transport(keys, 2*time.Second))
+	return libp2p.Transport(Transport(keys, 2*time.Second, nil))
 }
 
 func key(t *testing.T) (k [32]byte) {
@@ -94,7 +94,7 @@ func TestSameWireFormat(t *testing.T) {
 }
 
 func TestNoKeyIsAnError(t *testing.T) {
-	if _, err := Transport(nil, time.Second)(nil, nil); err == nil {
+	if _, err := Transport(nil, time.Second, nil)(nil, nil); err == nil {
 		t.Error("a private network without a key")
 	}
 }

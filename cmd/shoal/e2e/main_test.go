@@ -26,7 +26,7 @@ const patience = 2 * time.Minute
 // needed are the programs that the tests run, beside shoal.
 var needed = []string{
 	"docker-registry", "dockerd", "docker", "containerd", "ctr", "runc", "skopeo", "podman", "busybox", "squid", "nginx", "pass", "gpg",
-	"ip", "tc", "nsenter", "unshare", "mount",
+	"ip", "tc", "nft", "nsenter", "unshare", "mount",
 	"systemctl",
 }
 

@@ -26,6 +26,24 @@ type Status struct {
 	Cache  Cache    `json:"cache"`
 	Fills  []Fill   `json:"fills"`
 	Limits []Limit  `json:"limits"`
+	// Reachability is how others reach this node.
+	Reachability Reachability `json:"reachability"`
+}
+
+// Reachability is how others reach a node.
+type Reachability struct {
+	BehindNAT bool `json:"behind_nat"` // others cannot dial it from outside its network
+	// Relays are its addresses over relays.
+	Relays   []string `json:"relays"`
+	Relaying Relaying `json:"relaying"`
+}
+
+// Relaying is what a node relays between others.
+type Relaying struct {
+	Enabled      bool  `json:"enabled"`
+	Bytes        int64 `json:"bytes"`        // since its start
+	Circuits     int   `json:"circuits"`     // now
+	Reservations int   `json:"reservations"` // now
 }
 
 // Member is a connected member of the swarm.
@@ -33,6 +51,9 @@ type Member struct {
 	ID   string `json:"id"`
 	Addr string `json:"addr,omitempty"`
 	Zone string `json:"zone,omitempty"`
+	// Way is how it is reached: direct, inbound (over the connection that it
+	// opened), hole-punched, relayed; empty if it is not connected.
+	Way string `json:"way,omitempty"`
 }
 
 // Bytes are totals since the start of the process.

@@ -49,6 +49,8 @@ type Config struct {
 	ManifestSize                      int64         // bytes of the largest manifest that is accepted
 	Reverify                          time.Duration // age at which a cached blob's proof is renewed before it is served
 	MDNS                              bool          // never without a swarm key
+	BehindNAT             Reachability
+	Relay                 Relay
 	LogLevel                          slog.Level
 	LogFormat                         string   // "text" or "json"
 	UnknownNames                      []string // variables SHOAL_... of the environment that name no setting, sorted
@@ -147,6 +149,9 @@ func registryName(text string) string {
 // a node without a swarm key must not do: anybody could join it, so it keeps
 // to loopback.
 func (c *Config) finish(merged layer) error {
+	if c.Relay.Enabled && c.BehindNAT == ReachBehind {
+		return merged["relay"][0].errorf("a node that others cannot dial (behind-nat) cannot relay for them: leave one of the two out")
+	}
 	if c.SwarmKey != "" {
 		if len(c.Swarm) == 0 {
 			c.Swarm = []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/0.0.0.0/tcp/4001")}

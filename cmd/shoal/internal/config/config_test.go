@@ -84,6 +84,7 @@ func TestDefaults(t *testing.T) {
 		Swarm:        addrs("/ip4/127.0.0.1/tcp/4001"),
 		Registries:   origin.Registries{"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}}},
 		ManifestSize: 4 << 20, Reverify: 24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
+		BehindNAT: ReachAuto, Relay: Relay{Rate: 24 << 20, CircuitRate: 6 << 20, Reservations: 256, Circuits: 512},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -111,6 +112,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 		Zone: "a/b", CacheSize: 3 << 29, ManifestSize: 8 << 20, Reverify: 90 * time.Minute,
 		MaxUpload: rates(t, "5MB", "22:00-06:00 unlimited"), MaxDownload: rates(t, "400Mbit"), MaxOrigin: rates(t, "09:00-17:00 1MB"),
 		LogLevel: slog.LevelDebug, LogFormat: "json",
+		BehindNAT: ReachOpen, Relay: Relay{Enabled: true, Rate: 1 << 30, CircuitRate: 256 << 10, Reservations: 1, Circuits: 100_000},
 	}
 	for name, tt := range map[string]struct {
 		args, environ []string
@@ -124,6 +126,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--manifest-size=8MiB", "--reverify=90m", "--no-mdns",
 			"--max-upload=5MB", "--max-upload", "22:00-06:00 unlimited", "--max-download=400Mbit", "--max-origin=9:00-17:00 1MB",
 			"--log-level=debug", "--log-format=json",
+			"--behind-nat=false", "--relay", "--relay-rate=1GiB", "--relay-circuit-rate=256KiB", "--relay-reservations=1", "--relay-circuits=100000",
 		}},
 		"environment": {environ: []string{
 			"SHOAL_DATA_DIR=/d", "SHOAL_MIRROR=127.0.0.1:1", "SHOAL_ADMIN=[::1]:2", "SHOAL_SWARM=/ip4/10.0.0.1/tcp/4 /ip6/::/tcp/5",
@@ -133,7 +136,8 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"SHOAL_REGISTRY=docker.io=https://m.example,https://registry-1.docker.io ghcr.io=http://127.0.0.1:5001",
 			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_MANIFEST_SIZE=8m", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
 			"SHOAL_MAX_UPLOAD=5MB 22:00-06:00 unlimited", "SHOAL_MAX_DOWNLOAD=50MB", "SHOAL_MAX_ORIGIN=9:00-17:00 8Mbit",
-			"SHOAL_LOG_LEVEL=debug", "SHOAL_LOG_FORMAT=json", "SHOAL_KEEP=1", "PATH=/bin",
+			"SHOAL_LOG_LEVEL=debug", "SHOAL_LOG_FORMAT=json", "SHOAL_KEEP=1",
+			"SHOAL_BEHIND_NAT=0", "SHOAL_RELAY=1", "SHOAL_RELAY_RATE=1g", "SHOAL_RELAY_CIRCUIT_RATE=256k", "SHOAL_RELAY_RESERVATIONS=1", "SHOAL_RELAY_CIRCUITS=100000", "PATH=/bin",
 		}},
 		"file": {args: []string{"--config", "FILE"}, file: `
 data-dir: /d
@@ -162,6 +166,12 @@ max-download: 50000000
 max-origin: 09:00-17:00 1MB
 log-level: debug
 log-format: json
+behind-nat: false
+relay: true
+relay-rate: 1GiB
+relay-circuit-rate: 256KiB
+relay-reservations: 1
+relay-circuits: 100000
 `},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -307,6 +317,10 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"tiny manifests", "manifest-size: 1KiB", `FILE:1:16: manifest-size: "1KiB" is no size of a manifest: use 1MiB to 64MiB`},
 		{"huge manifests", "manifest-size: 65MiB", `FILE:1:16: manifest-size: "65MiB" is no size of a manifest`},
 		{"huge size", "cache-size: 99999999999PiB", `FILE:1:13: cache-size: "99999999999PiB" is out of range`},
+		{"neither behind NAT nor not", "behind-nat: perhaps", `FILE:1:13: behind-nat: "perhaps": use auto, true or false`},
+		{"a relay that nobody reaches", "relay: true\nbehind-nat: true", `FILE:1:8: relay: a node that others cannot dial (behind-nat) cannot relay for them: leave one of the two out`},
+		{"a relay that crawls", "relay-rate: 1k", `FILE:1:13: relay-rate: "1k" is no rate of a relay: use 256KiB to 100GiB, bytes a second`},
+		{"a relay for nobody", "relay-circuits: 0", `FILE:1:17: relay-circuits: "0": use a number from 1 to 100000`},
 		{"no boolean", "no-mdns: maybe", `FILE:1:10: no-mdns: "maybe": use true or false`},
 		{"list for a scalar", "zone: [a, b]", `FILE:1:7: zone: must be a plain value, not a sequence`},
 		{"no value", "zone:\nmirror: 127.0.0.1:1\n", `zone: has no value`},

@@ -74,6 +74,13 @@ type Flags struct {
 	Zone        Words  `group:"Swarm:" placeholder:"NAME" help:"Site of this node; members of the same zone are asked first."`
 	NoMDNS      Switch `group:"Swarm:" name:"no-mdns" help:"Do not look for members on the local network by multicast DNS."`
 
+	BehindNAT         Words  `group:"Swarm:" name:"behind-nat" placeholder:"auto|true|false" help:"Whether members outside this network cannot dial the node; \"shoal help nat\". Default: auto, the node finds out, or false with --announce."`
+	Relay             Switch `group:"Swarm:" help:"Relay between members that cannot reach each other, within the limits below. Others have to be able to dial this node."`
+	RelayRate         Words  `group:"Swarm:" placeholder:"SIZE" help:"Bytes that are relayed in a second, over all. Default: 24MiB."`
+	RelayCircuitRate  Words  `group:"Swarm:" placeholder:"SIZE" help:"The same between two members, in each direction. Default: 6MiB."`
+	RelayReservations Words  `group:"Swarm:" placeholder:"COUNT" help:"Members that can be reached over this node. Default: 256."`
+	RelayCircuits     Words  `group:"Swarm:" placeholder:"COUNT" help:"Connections between members that are relayed at a time. Default: 512."`
+
 	Registry     Words `group:"Content:" placeholder:"NAME=URL[,URL]" help:"Upstreams of a registry in order of preference; repeat for more registries. http:// is allowed. Default: docker.io=https://registry-1.docker.io. A registry that is not listed is https://NAME, public names only."`
 	DockerConfig Words `group:"Content:" placeholder:"FILE" help:"config.json of docker, or auth.json of podman, with the credentials for registries that say access: shared in the file and name none themselves."`
 	CacheSize    Words `group:"Content:" placeholder:"SIZE" help:"Bytes of disk for blobs: 500MiB, 50GiB, ... (powers of 1024). Default: a quarter of the disk, at most 50GiB."`
@@ -95,6 +102,8 @@ func (f *Flags) layer() layer {
 		"config": f.Config, "data-dir": f.DataDir.DataDir, "mirror": f.Mirror, "admin": f.Admin.Admin,
 		"swarm": f.Swarm, "pieces": f.Pieces, "announce": f.Announce, "join": f.Join,
 		"swarm-key": f.SwarmKey, "trusted-keys": f.TrustedKeys, "signing-key": f.SigningKey, "zone": f.Zone, "no-mdns": f.NoMDNS,
+		"behind-nat": f.BehindNAT, "relay": f.Relay, "relay-rate": f.RelayRate, "relay-circuit-rate": f.RelayCircuitRate,
+		"relay-reservations": f.RelayReservations, "relay-circuits": f.RelayCircuits,
 		"registry": f.Registry, dockerConfigKey: f.DockerConfig, "cache-size": f.CacheSize, "manifest-size": f.ManifestSize, "reverify": f.Reverify,
 		MaxUploadKey: f.MaxUpload, MaxDownloadKey: f.MaxDownload, MaxOriginKey: f.MaxOrigin,
 		"log-level": f.LogLevel, "log-format": f.LogFormat,

@@ -53,7 +53,7 @@ func defaults() layer {
 // settings is the table. Its names are those of the flags and of the file's
 // keys.
 func settings() []setting {
-	return slices.Concat(nodeSettings(), swarmSettings(), limitSettings())
+	return slices.Concat(nodeSettings(), swarmSettings(), limitSettings(), natSettings())
 }
 
 // nodeSettings are those that a node without a swarm has, too.
