@@ -6,7 +6,7 @@ GO ?= go
 TOOL := $(GO) tool -modfile=.tools/go.mod
 
 .DEFAULT_GOAL := build
-.PHONY: help build cross demo test deploy-check lint fmt fuzz fuzz-short corpus release release-test vuln bench lab
+.PHONY: help build cross demo test deploy-check lint fmt fuzz fuzz-short corpus release release-test vuln bench lab matrix
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ vuln: ## look for known vulnerabilities in what shoal calls
 
 lab: ## measure crowds of real nodes, as root (ARGS="-only six-one-blob -runs 1" measures less)
 	$(GO) run ./benchmarks/lab $(ARGS)
+
+matrix: ## compare pulls through shoal with plain ones beside bad peers, as root (ARGS="-only ^frozen/ -runs 1")
+	$(GO) run ./benchmarks/lab matrix $(ARGS)
 
 bench: ## measure single nodes beside nginx and others, as root (ARGS="-only blob -runs 1" measures less)
 	.ci/install-deps

@@ -39,14 +39,33 @@ const fileEnv = "SHOAL_LAB_FILE"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	o, err := parseOptions(os.Args[1:], os.Stderr)
+	run, err := parse(os.Args[1:], os.Stderr)
 	if err != nil {
 		os.Exit(2) // flag has said why
 	}
-	if err := o.run(ctx); err != nil {
+	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
 	}
+}
+
+// parse returns what the arguments ask for.
+func parse(args []string, stderr io.Writer) (run func(context.Context) error, err error) {
+	if len(args) > 0 && args[0] == liarCommand {
+		return func(ctx context.Context) error { return runLiar(ctx, args[1:], stderr) }, nil
+	}
+	if len(args) > 0 && args[0] == matrixCommand {
+		o, err := parseMatrixOptions(args[1:], stderr)
+		if err != nil {
+			return nil, err
+		}
+		return o.run, nil
+	}
+	o, err := parseOptions(args, stderr)
+	if err != nil {
+		return nil, err
+	}
+	return o.run, nil
 }
 
 // options are the flags.

@@ -25,6 +25,7 @@ type plan struct {
 	dockerds bool          // measure docker pull, too
 	commit   string
 	resumed  *report.Results // nil: new ones
+	machines int             // that are needed at least
 }
 
 // dockerdHosts is how many dockerds pull at once.
@@ -32,7 +33,7 @@ const dockerdHosts = 6
 
 // hosts returns how many machines are needed.
 func (p *plan) hosts() int {
-	most := 0
+	most := p.machines
 	if p.dockerds {
 		most = 2 * dockerdHosts // with and without a mirror
 	}

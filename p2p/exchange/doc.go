@@ -10,7 +10,9 @@
 // goroutine that owns its plan; the goroutines that do I/O report to it and
 // decide nothing. Members are searched at once (search.go); the origin is asked
 // at once if no member is connected or nobody has the blob, and otherwise when
-// the swarm has had its time. A fill ends with the blob in the cache, or with
+// the swarm has had its time; that of a member to whom a connection is open is
+// short, and over for all fills once it was not used. Members that are slower
+// than the origin for one fill are so for the others. A fill ends with the blob in the cache, or with
 // an error when no source has brought a piece for a while; it never waits for
 // ever. That its readers have gone does not end it.
 //

@@ -335,6 +335,7 @@ func (d *driver) step(ctx context.Context) time.Duration {
 	d.askChains(ctx)
 	d.stepIn(ctx)
 	d.lookBeside()
+	d.hurry()
 	granted, asked := d.reserve(), 0
 	room := plan.Room{Members: d.x.members.take(d.x.starts()), Origin: granted.slots}
 	orders := d.plan.Next(d.now(), room)
@@ -375,6 +376,21 @@ func (d *driver) lookBeside() {
 	if n := others - d.bytes.beside; n > 0 {
 		d.plan.Beside(d.now(), n)
 		d.bytes.beside = others
+	}
+}
+
+// slowFor is how long the fills of this node believe each other that members are
+// slower than the origin.
+const slowFor = 2 * time.Second
+
+// hurry tells the other fills that members are slow, or hears it from them: each
+// would need as long to find out.
+func (d *driver) hurry() {
+	now := time.Now()
+	if d.plan.Slow() {
+		d.x.slow.Store(now.Add(slowFor).UnixNano())
+	} else if now.UnixNano() < d.x.slow.Load() {
+		d.plan.Hurry()
 	}
 }
 

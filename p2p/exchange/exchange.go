@@ -102,6 +102,7 @@ type Exchange struct {
 	// originRate is what fills measured last, in bytes a second (float bits).
 	originRate atomic.Uint64
 	ranged     atomic.Bool  // the origin served ranges
+	slow       atomic.Int64 // until when members count as slower than the origin (Unix, in ns)
 	inflow     atomic.Int64 // bytes of pieces that came, over all fills
 
 	life context.Context // done when the exchange closes; of no single call
@@ -130,6 +131,11 @@ type limits struct {
 	// is connected and has not answered yet: it is worth as much as a holder
 	// that stalls.
 	swarmFirst, swarmSmall, swarmMore time.Duration
+	// answer is how long a member that was asked is waited for: then it is
+	// taken for silent, and nothing waits for it until it has said something.
+	// An image is promised within 150 ms of a plain pull, and a member that is
+	// well answers in a round trip.
+	answer time.Duration
 	// commit bounds the time until a source has committed itself; a blob that
 	// cannot be had is a 404 within ten seconds.
 	commit time.Duration
@@ -152,6 +158,7 @@ func defaults() limits {
 		swarmFirst: 150 * time.Millisecond,
 		swarmSmall: 100 * time.Millisecond,
 		swarmMore:  time.Second,
+		answer:     75 * time.Millisecond,
 		commit:     8 * time.Second,
 		retry:      2 * time.Second,
 		alone:      5 * time.Second,

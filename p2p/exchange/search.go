@@ -55,26 +55,31 @@ type search struct {
 	begun   bool             // alone is known
 	alone   bool             // no member is connected
 	keen    bool             // this node volunteers
+	held    time.Duration    // the time of the fill, as giveUp was told last
 }
 
 // asked is a member that was asked.
 type asked struct {
 	holder  Holder
-	told    bool   // it was named for this blob: worth waiting for
-	waiting bool   // it has not answered yet
-	filling bool   // it fills it, and that was all it said
-	fills   bool   // it said that it has something, or fills it
-	heard   bool   // it has answered once
-	earlier bool   // it had asked here when this fill began
-	later   bool   // it did not fill it then
-	known   bool   // it said whether it volunteers
-	keen    bool   // it does
-	spare   bool   // is not followed, because there are enough others
-	back    bool   // was spare, and has not answered since
-	weak    bool   // had to make way for others: is asked again after them
-	leave   func() // ends the follow; nil if there is none
-	poll    bool   // it is too old to be followed
-	tries   int    // that failed, in a row
+	told    bool          // it was named for this blob: worth waiting for
+	waiting bool          // it has not answered yet
+	deaf    bool          // it has not answered for so long that nobody waits for it
+	lives   bool          // it asked this node, or a member named it
+	warm    bool          // a connection was open when it was asked
+	since   time.Duration // the time of the fill when it was asked
+	filling bool          // it fills it, and that was all it said
+	fills   bool          // it said that it has something, or fills it
+	heard   bool          // it has answered once
+	earlier bool          // it had asked here when this fill began
+	later   bool          // it did not fill it then
+	known   bool          // it said whether it volunteers
+	keen    bool          // it does
+	spare   bool          // is not followed, because there are enough others
+	back    bool          // was spare, and has not answered since
+	weak    bool          // had to make way for others: is asked again after them
+	leave   func()        // ends the follow; nil if there is none
+	poll    bool          // it is too old to be followed
+	tries   int           // that failed, in a row
 	again   time.Time
 }
 
@@ -133,7 +138,8 @@ func (s *search) ask(h Holder, told bool) {
 	if h.Peer == s.x.self || s.x.bans.Holds(h.Peer, now) || s.x.hidden(s.want.Digest) {
 		return
 	}
-	told = told && !s.x.silent.Holds(h.Peer, now)
+	silent, warm := s.x.silent.Holds(h.Peer, now), s.x.follows.connected(h.Peer)
+	told = told && !silent
 	s.mu.Lock()
 	a := s.asked[h.Peer]
 	switch {
@@ -143,7 +149,7 @@ func (s *search) ask(h Holder, told bool) {
 			a.holder = h
 		}
 	case len(s.asked) < maxAsked && s.x.client.reachable(h):
-		a = &asked{holder: h, told: told, waiting: true}
+		a = &asked{holder: h, told: told, waiting: true, warm: warm, deaf: silent && warm, since: s.held}
 		s.asked[h.Peer] = a
 	default:
 		a = nil
@@ -174,7 +180,7 @@ func (s *search) hear(id peer.ID, w said) {
 	if a == nil || a.spare {
 		return
 	}
-	a.back = false
+	a.back, a.deaf = false, false
 	if w.err == nil && !w.filling {
 		a.known, a.keen = true, w.info.Volunteer
 	}
@@ -248,6 +254,19 @@ func (s *search) greet() {
 	for _, h := range met {
 		s.ask(h, true)
 	}
+	s.lives(met)
+}
+
+// lives notes members that asked this node, or that a member named: they are
+// there, and waited for in whatever time they need to answer.
+func (s *search) lives(members []Holder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range members {
+		if a := s.asked[h.Peer]; a != nil {
+			a.lives, a.deaf = true, false
+		}
+	}
 }
 
 // retry follows members again whose connection broke, polls those that are too
@@ -296,6 +315,7 @@ func (s *search) begin(earlier []Holder) {
 	for _, h := range earlier {
 		s.ask(h, true)
 	}
+	s.lives(earlier)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range earlier {
@@ -343,17 +363,40 @@ type state struct {
 	idle bool
 	// told: somebody was named who has not answered yet.
 	told bool
+	// vain: everybody has answered who is worth waiting for, and most are not.
+	vain bool
+}
+
+// giveUp stops waiting for members that have not answered for most, in the time
+// of the fill, which is held now: here and in the fills that follow. It takes a
+// connection that was open: to open one takes round trips, and time of
+// processors that a crowd has not got.
+func (s *search) giveUp(held, most time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = held
+	for id, a := range s.asked {
+		if a.warm && a.waiting && !a.heard && !a.lives && !a.deaf && held-a.since >= most {
+			a.deaf = true
+			s.x.silent.Add(id, time.Now())
+		}
+	}
 }
 
 func (s *search) state(rounds int) state {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	waiting, told := len(s.met) > 0, false
+	worth, deaf := waiting, 0
 	for _, a := range s.asked {
 		waiting = waiting || a.waiting
-		told = told || a.waiting && a.told
+		told = told || a.waiting && a.told && !a.deaf
+		if worth = worth || a.waiting && !a.deaf; a.deaf {
+			deaf++
+		}
 	}
 	return state{
+		vain:  !worth && deaf > 0 && 2*deaf >= len(s.asked) && len(s.news) == 0,
 		alone: s.begun && s.alone,
 		idle:  s.rounds >= rounds && s.looking == 0 && !waiting && len(s.news) == 0,
 		told:  told,
@@ -394,7 +437,7 @@ func (s *search) polled(id peer.ID, w said) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a := s.asked[id]; a != nil && !a.spare {
-		a.waiting, a.fills, a.back = false, w.err == nil, false
+		a.waiting, a.deaf, a.fills, a.back = false, false, w.err == nil, false
 		s.tell(id, w)
 	}
 }

@@ -120,6 +120,14 @@ func (fs *follows) warm() map[peer.ID]bool {
 	return warm
 }
 
+// connected reports whether the connection to a member is open already.
+func (fs *follows) connected(id peer.ID) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	s := fs.sessions[id]
+	return s != nil && s.trip.Load() > 0
+}
+
 // keep opens the connections to these members that are not there, unless they
 // did not answer lately, and lets others go when they are idle.
 func (fs *follows) keep(near []Holder) {

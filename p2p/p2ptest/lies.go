@@ -35,12 +35,18 @@ const (
 	Nothing Lie = "nothing"
 	// Refuses answers every request with 404, though it announced the blob.
 	Refuses Lie = "refuses"
+	// RefusesPieces is honest about what it has, and answers every request for
+	// it with 404.
+	RefusesPieces Lie = "refuses pieces"
 )
 
 // Lies are all of them, for tests that go through the list.
 func Lies() []Lie {
-	return []Lie{TooMuch, TooLittle, Short, WrongPiece, OneBit, Garbage, Endless, Nothing, Refuses}
+	return []Lie{TooMuch, TooLittle, Short, WrongPiece, OneBit, Garbage, Endless, Nothing, Refuses, RefusesPieces}
 }
+
+// Wrap returns a handler that lies in place of an honest one.
+func (l Lie) Wrap(honest http.Handler) http.Handler { return liar{l, honest} }
 
 // liar answers for an honest handler.
 type liar struct {
@@ -58,6 +64,9 @@ func (l liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch l.lie {
+	case RefusesPieces:
+		http.NotFound(w, r)
+		return
 	case Nothing:
 		<-r.Context().Done()
 		return

@@ -116,7 +116,7 @@ func (c *Cluster) start() *Member {
 		PieceListener: m.gate, NoMDNS: true,
 	}
 	if lie, ok := c.o.Lies[i]; ok {
-		o.WrapPieces = func(honest http.Handler) http.Handler { return liar{lie, honest} }
+		o.WrapPieces = lie.Wrap
 	}
 	if lie, ok := c.o.Forges[i]; ok {
 		o.WrapPieces = func(honest http.Handler) http.Handler { return forger{lie, signer(c.t, id), honest} }

@@ -90,7 +90,7 @@ func TestLies(t *testing.T) {
 	honest := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(truth) })
 	for _, lie := range Lies() {
 		t.Run(string(lie), func(t *testing.T) {
-			srv := httptest.NewServer(liar{lie, honest})
+			srv := httptest.NewServer(lie.Wrap(honest))
 			defer srv.Close()
 			defer srv.CloseClientConnections()
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -101,6 +101,7 @@ func TestLies(t *testing.T) {
 				TooMuch: "200 100010 false", TooLittle: "200 5 true", Short: "200 9 false",
 				WrongPiece: "200 10 false", OneBit: "200 10 false", Garbage: "0 0 true",
 				Nothing: "0 0 true", Refuses: "404 19 false",
+				RefusesPieces: "404 19 false",
 			}[lie]
 			if lie == Endless {
 				if status != 200 || err == nil || len(body) < 100*len(truth) {

@@ -33,7 +33,7 @@ func (p *Plan) choose(now time.Duration, m *member) (first, count int, ok bool) 
 	if brings && !p.bring(now) {
 		return 0, 0, false
 	}
-	if m.failures > 0 { // on trial: a piece that nobody waits for
+	if m.failures > 0 || p.spares() { // on trial: a piece that nobody waits for
 		i, _ := p.candidates.PreviousSet(uint(p.pieces - 1))
 		return int(i), 1, true
 	}

@@ -25,6 +25,7 @@ func (p *Plan) Progress(now time.Duration, id ID, bytes int64) {
 	} else {
 		r.from.rate.add(now, bytes)
 		r.from.owed = max(0, r.from.owed-bytes)
+		p.fromMembers += bytes
 		if p.swarm.add(now, bytes); r.from.far {
 			p.abroad.rate.add(now, bytes)
 		}
@@ -36,7 +37,10 @@ func (p *Plan) Progress(now time.Duration, id ID, bytes int64) {
 // Beside tells of bytes that other fills of this node got meanwhile. Fills share
 // the node's links and take turns: one that gets little while others get much
 // has no reason to leave the swarm.
-func (p *Plan) Beside(now time.Duration, bytes int64) { p.beside.add(now, bytes) }
+func (p *Plan) Beside(now time.Duration, bytes int64) {
+	p.beside.add(now, bytes)
+	p.besideAll += bytes
+}
 
 // Delivered tells that the next piece of a request's run arrived and was
 // stored. Pieces of a run arrive in order.

@@ -166,6 +166,9 @@ func (p *Plan) NextWake(now time.Duration) (time.Duration, bool) {
 	if p.origin.present {
 		soon(p.origin.from)
 		soon(p.origin.rest)
+		if p.doubt.holds {
+			soon(p.doubt.since + p.tune.SlowStart)
+		}
 		if now >= p.origin.from && now >= p.origin.rest && len(p.order) > 0 {
 			soon(p.originWake(now))
 		}

@@ -81,6 +81,7 @@ func (p *Plan) judge(now time.Duration) {
 	}
 	p.all.start(now)
 	p.swarm.start(now)
+	p.hesitate(now)
 	if !p.all.settled(now) || now-o.barred < p.patience() {
 		return
 	}
@@ -186,7 +187,7 @@ func (p *Plan) chooseForOrigin(now time.Duration) (first, count int, ok bool) {
 	if first, count, ok = p.nextRun(most, mine); ok {
 		return first, count, true
 	}
-	if p.serving() == Unknown { // it is this node's turn to find out, owner or not
+	if p.serving() == Unknown && !p.origin.first { // it is this node's turn to find out, owner or not
 		return p.nextRun(1, p.unclaimed)
 	}
 	if p.origin.first {
@@ -275,11 +276,17 @@ func (p *Plan) originRequests() int {
 // the origin is known to be the faster.
 func (p *Plan) originOvertakes(now time.Duration) (int, bool) {
 	rate, measured := p.origin.rate.rate(now)
-	if !measured || p.origin.serving == Streams {
+	switch {
+	case p.origin.serving == Streams:
 		return 0, false
+	case !measured:
+		return p.suspect(now)
 	}
 	own := lasts(p.piece, rate)
-	return p.overtake(now, Origin, own, p.tune.TakeOver, func(*request, int) bool { return true })
+	if i, ok := p.overtake(now, Origin, own, p.tune.TakeOver, func(*request, int) bool { return true }); ok {
+		return i, true
+	}
+	return p.suspect(now)
 }
 
 // bypass finds a piece in flight from a member that is slow and alone to have

@@ -158,6 +158,9 @@ func (p *Plan) takesMore(now time.Duration, m *member) bool {
 	if m.failures > 0 {
 		return now >= m.rest && m.requests == 0
 	}
+	if p.spares() { // what the origin takes at once is left to it
+		return m.counted && m.requests == 0 && int(p.open.Count()) > p.tune.OriginRequests*p.tune.RunPieces
+	}
 	return m.counted && m.requests < p.tune.Requests && m.owed < p.ahead(now, m)
 }
 

@@ -79,12 +79,15 @@ type Plan struct {
 	owners   owners
 	seeds    seeds
 	abroad   abroad
+	doubt    doubt
 	swarm    meter         // bytes from members other than the origin
 	all      meter         // bytes from everybody
 	beside   meter         // bytes of other fills of this node
 	peak     float64       // the most that came from members over a window, in bytes a second
 	stored   time.Duration // when the last piece came
 	trip     time.Duration // the shortest from a request to its first bytes
+
+	fromMembers, besideAll int64 // bytes that the meters swarm and beside have counted
 
 	weak   time.Duration // from then on Weak may name a member
 	due    time.Duration // no deadline of a request or a member passes before

@@ -35,8 +35,12 @@ const (
 	bridge = "bridge0"
 	// tbfBurst is what a link lets through at once. It is above the 64 KiB of
 	// the largest packet that the kernel hands to a virtual link in one go,
-	// and little beside the 25 MB of a second at 200 Mbit/s.
-	tbfBurst = 128 << 10
+	// and little beside the 25 MB of a second at 200 Mbit/s. A slow link lets
+	// through what it carries in burstTime, and two packets at least: else it
+	// would be a fast one for a second.
+	tbfBurst  = 128 << 10
+	burstTime = 25 * time.Millisecond
+	twoFrames = 2 * 1514
 	// tbfLatency is the longest that a packet waits in a link's queue before
 	// it is dropped.
 	tbfLatency = "25ms"
@@ -49,6 +53,7 @@ type Network struct {
 
 	mu    sync.Mutex
 	hosts []*Host
+	far   []*os.File // ends of the links of far hosts
 }
 
 // NewNetwork returns a network without hosts. Folders and logs of its hosts
@@ -70,6 +75,11 @@ func NewNetwork(dir string) (*Network, error) {
 func (n *Network) Close() {
 	for _, h := range n.Hosts() {
 		h.KillAll()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, end := range n.far {
+		_ = end.Close() // what is on the way is lost
 	}
 }
 
@@ -146,7 +156,8 @@ func shapeOf(rate Rate) string {
 	if rate == 0 {
 		return "root pfifo limit 1000"
 	}
-	return fmt.Sprintf("root tbf rate %dbit burst %db latency %s", rate, tbfBurst, tbfLatency)
+	burst := min(tbfBurst, max(twoFrames, int64(rate)/8*int64(burstTime)/int64(time.Second)))
+	return fmt.Sprintf("root tbf rate %dbit burst %db latency %s", rate, burst, tbfLatency)
 }
 
 // Unplug cuts the host's link: from now on packets vanish, and nobody is told.
