@@ -18,6 +18,7 @@
 //     byte is kept;
 //   - a piece is given to members only if it is proven or somebody answers for
 //     it, and never as anything else than what it was said to be (Loan);
+//   - what somebody reads, what is on its way and what is pinned is not evicted;
 //   - memory does not grow with the size of blobs, but for some 250 bytes a
 //     piece of a running fill, most of it for its voucher.
 //
@@ -28,7 +29,7 @@
 //	partial/HEX-SIZE/pieces   which pieces of it are on disk (see bitmap)
 //	meta.db                   records, closed chains and who has signed them,
 //	                          what manifests told, what is not for everybody,
-//	                          tags
+//	                          tags, names, pins
 //
 // Goroutines: Run owns the periodic ones. Those that hash, prove and commit
 // are started as fills need them and belong to the Cache; Close waits for them.
@@ -91,6 +92,18 @@ type Options struct {
 	TrustedKeys []statement.Key
 	// Signer endorses the chains of blobs that were proven here; nil: nobody.
 	Signer *statement.Signer
+	// HighWater and LowWater are shares of the budget: when more than HighWater of
+	// it is used, Run evicts until no more than LowWater is, before a fill has to
+	// wait for it. 0: only what is needed is evicted, when it is.
+	HighWater, LowWater float64
+	// MinFree is how many bytes of the disk stay free, whatever the budget says.
+	MinFree int64
+	// MaxAge is how long what was not used stays; 0 is for ever.
+	MaxAge time.Duration
+	// ScrubEvery is how often each blob is proven again by Run; 0 is never.
+	// ScrubRate bounds how many bytes a second are read for it; 0 does not.
+	ScrubEvery time.Duration
+	ScrubRate  int64
 	// Logger takes what operators should know; nil discards it.
 	Logger *slog.Logger
 	// Metrics takes the collectors; nil keeps them to ourselves.
@@ -99,17 +112,23 @@ type Options struct {
 
 // Cache is an open directory. All methods may be called from any goroutine.
 type Cache struct {
-	dir      string
-	budget   int64
-	reverify time.Duration
-	log      *slog.Logger
-	metrics  *metrics
-	lock     *os.File
-	meta     *meta.Store
-	disk     disk
-	chains   bool      // chains are supported by this runtime
-	trust    trust     // whose endorsements are believed
-	pieces   sync.Pool // of *[blob.PieceSize]byte
+	dir     string
+	budget  int64
+	minFree int64
+	// In bytes; 0: none.
+	highWater, lowWater int64
+	maxAge              time.Duration
+	scrubEvery          time.Duration
+	scrubRate           int64
+	reverify            time.Duration
+	log                 *slog.Logger
+	metrics             *metrics
+	lock                *os.File
+	meta                *meta.Store
+	disk                disk
+	chains              bool      // chains are supported by this runtime
+	trust               trust     // whose endorsements are believed
+	pieces              sync.Pool // of *[blob.PieceSize]byte
 
 	unflushed atomic.Bool // it was logged that records are not written
 
@@ -124,14 +143,18 @@ type Cache struct {
 	partials map[fillKey]*entry // not running
 	idle     lru                // of both, the pinned ones included
 	fills    map[fillKey]*Fill
-	graves   map[digest.Digest]time.Time // corrupt until then
-	marks    map[digest.Digest]mark      // of what is not for everybody
-	marked   uint64                      // grows with every restriction
-	onDisk   uint64                      // what marked was when the last ones reached the disk
-	used     int64                       // bytes of blobs, partials and fills
-	pinned   int64                       // bytes of blobs in use
-	full     time.Time                   // when a lack of room was last logged
-	trashed  int                         // names used for trash
+	graves   map[digest.Digest]time.Time                  // corrupt until then
+	marks    map[digest.Digest]mark                       // of what is not for everybody
+	marked   uint64                                       // grows with every restriction
+	onDisk   uint64                                       // what marked was when the last ones reached the disk
+	used     int64                                        // bytes of blobs, partials and fills
+	pinned   int64                                        // bytes of blobs in use
+	refs     map[digest.Digest][]digest.Digest            // what manifests name that are here or on their way
+	parents  map[digest.Digest]map[digest.Digest]struct{} // refs, the other way round
+	pins     map[string]digest.Digest                     // the operator's, by name; "" is not here yet
+	keptSet  map[digest.Digest]bool                       // of pinned images; nil: to be computed
+	full     time.Time                                    // when a lack of room was last logged
+	trashed  int                                          // names used for trash
 	subs     map[*subscription]struct{}
 }
 
@@ -163,6 +186,16 @@ func Open(dir string, o Options) (*Cache, error) {
 		graves:   map[digest.Digest]time.Time{},
 		marks:    map[digest.Digest]mark{},
 		subs:     map[*subscription]struct{}{},
+		refs:     map[digest.Digest][]digest.Digest{},
+		parents:  map[digest.Digest]map[digest.Digest]struct{}{},
+		pins:     map[string]digest.Digest{},
+
+		minFree:    o.MinFree,
+		highWater:  int64(o.HighWater * float64(o.Budget)),
+		lowWater:   int64(o.LowWater * float64(o.Budget)),
+		maxAge:     o.MaxAge,
+		scrubEvery: o.ScrubEvery,
+		scrubRate:  o.ScrubRate,
 	}
 	c.pieces.New = func() any { return new([blob.PieceSize]byte) }
 	if c.log == nil {
@@ -214,6 +247,9 @@ func (c *Cache) open() error {
 		return err
 	}
 	if err := c.loadMarks(); err != nil {
+		return err
+	}
+	if err := c.loadPins(); err != nil {
 		return err
 	}
 	c.rank()

@@ -144,12 +144,13 @@ func (c *Cache) adopt(a adoption) error {
 	c.mu.Lock()
 	c.blobs[d] = e
 	c.idle.add(e)
+	c.useAll(e)
 	if a.fill != nil {
 		a.fill.become(e)
 	}
 	c.metrics.blobs.Inc()
 	c.meta.PutChain(a.desc, a.chain)
-	c.meta.PutBlob(d, e.record())
+	c.meta.PutBlob(d, c.record(e))
 	c.emit(Event{Blob: a.desc})
 	others := c.liars(a)
 	c.mu.Unlock()
@@ -239,6 +240,9 @@ func (c *Cache) retired(f *Fill, result string) {
 	dir := c.fillDir(f.key)
 	c.mu.Lock()
 	delete(c.fills, f.key)
+	if c.blobs[f.key.digest] == nil {
+		c.unlink(f.key.digest)
+	}
 	c.metrics.running.Dec()
 	c.addUsed(-f.held.Load())
 	trash := ""

@@ -8,6 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// uncache has the next read of f come from the disk, where bits rot, and not from
+// memory. What is written but not on disk yet stays.
+func uncache(f *os.File) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var errAdvise error
+	err = conn.Control(func(fd uintptr) { errAdvise = unix.Fadvise(int(fd), 0, 0, unix.FADV_DONTNEED) })
+	return errors.Join(err, errAdvise)
+}
+
 func syncData(f *os.File) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

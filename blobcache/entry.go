@@ -27,8 +27,9 @@ type entry struct {
 
 func (e *entry) key() fillKey { return fillKey{e.desc.Digest, e.desc.Size} }
 
-func (e *entry) record() meta.Record {
-	return meta.Record{Size: e.desc.Size, MediaType: e.desc.MediaType, Stamp: e.stamp, Proven: e.proven, Used: e.used}
+// record is what is kept of a whole blob. The caller holds mu.
+func (c *Cache) record(e *entry) meta.Record {
+	return meta.Record{Size: e.desc.Size, MediaType: e.desc.MediaType, Stamp: e.stamp, Proven: e.proven, Used: e.used, Refs: c.refs[e.desc.Digest]}
 }
 
 // lru orders entries by last use. It decides who goes; it takes nobody itself.
@@ -58,13 +59,11 @@ func (l *lru) remove(e *entry) {
 	e.place = nil
 }
 
-// victim returns the entry that was not used for longest and is not pinned, or
-// nil.
-func (l *lru) victim() *entry {
+// oldest yields the entries, those first that were not used for longest.
+func (l *lru) oldest(yield func(*entry) bool) {
 	for at := l.order.Back(); at != nil; at = at.Prev() {
-		if e := at.Value.(*entry); e.pins == 0 {
-			return e
+		if !yield(at.Value.(*entry)) {
+			return
 		}
 	}
-	return nil
 }

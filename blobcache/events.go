@@ -12,6 +12,8 @@ import (
 type Event struct {
 	Blob blob.Descriptor
 	Gone bool // evicted, or found corrupt
+	// Rotten: it was found corrupt, and somebody may want to bring it again.
+	Rotten bool
 }
 
 // Subscribe returns a channel of events from now on, and a function that ends

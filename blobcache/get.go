@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/internal/meta"
 	"shoal/blobcache/proof"
 )
 
@@ -78,8 +79,7 @@ func (c *Cache) get(ctx context.Context, d digest.Digest) (*Blob, error) {
 		err = fmt.Errorf("%s: %w", d, blob.ErrNotFound)
 	default:
 		c.pin(e)
-		c.idle.touch(e, time.Now())
-		e.dirty = true
+		c.use(e)
 	}
 	c.mu.Unlock()
 	if err != nil {
@@ -187,6 +187,11 @@ func (c *Cache) renewProof(e *entry) error {
 	if err != nil {
 		return c.discard(e, err)
 	}
+	return c.proved(e, stamp, chain)
+}
+
+// proved notes that the file of that stamp was proven to be e.
+func (c *Cache) proved(e *entry, stamp meta.Stamp, chain proof.Chain) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.place == nil {
@@ -195,7 +200,7 @@ func (c *Cache) renewProof(e *entry) error {
 	first := e.proven.IsZero()
 	e.stamp, e.proven = stamp, time.Now()
 	c.meta.PutChain(e.desc, chain)
-	c.meta.PutBlob(e.desc.Digest, e.record())
+	c.meta.PutBlob(e.desc.Digest, c.record(e))
 	if first {
 		c.metrics.blobs.Inc()
 		c.emit(Event{Blob: e.desc})
@@ -293,6 +298,7 @@ func (c *Cache) discard(e *entry, why error) error {
 		return errReplaced
 	}
 	trash := c.detach(e)
+	c.emit(Event{Blob: e.desc, Gone: true, Rotten: true})
 	c.mu.Unlock()
 	c.metrics.corruption.Inc()
 	c.log.Error("blob on disk is not what it was: dropped, to be fetched again", "digest", e.desc.Digest, "error", why)

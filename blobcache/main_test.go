@@ -274,3 +274,5 @@ func (l *logbook) String() string {
 }
 
 func digestOf(sum [32]byte) digest.Digest { return digest.NewDigestFromBytes(digest.SHA256, sum[:]) }
+
+func bytesOf(s sample) io.Reader { return bytes.NewReader(s.data) }

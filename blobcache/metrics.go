@@ -9,7 +9,7 @@ import (
 type metrics struct {
 	bytes, blobs, running               prometheus.Gauge
 	hits, misses, evictions, corruption prometheus.Counter
-	noSpace                             prometheus.Counter
+	noSpace, scrubbed, scrubbedBlobs    prometheus.Counter
 	fills, endorsements                 *prometheus.CounterVec
 }
 
@@ -37,14 +37,16 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		bytes:      gauge("shoal_cache_bytes", "Bytes of whole and partial blobs in the cache."),
-		blobs:      gauge("shoal_cache_blobs", "Whole blobs in the cache."),
-		running:    gauge("shoal_cache_fills_running", "Fills that are running."),
-		hits:       counter("shoal_cache_hits_total", "Blobs that were asked for and found whole."),
-		misses:     counter("shoal_cache_misses_total", "Blobs that were asked for and not found."),
-		evictions:  counter("shoal_cache_evictions_total", "Whole and partial blobs removed to make room."),
-		corruption: counter("shoal_cache_corrupt_total", "Blobs found altered on disk, and fills whose bytes did not match the digest."),
-		noSpace:    counter("shoal_cache_no_space_total", "Times that the budget or the disk had no room."),
+		bytes:         gauge("shoal_cache_bytes", "Bytes of whole and partial blobs in the cache."),
+		blobs:         gauge("shoal_cache_blobs", "Whole blobs in the cache."),
+		running:       gauge("shoal_cache_fills_running", "Fills that are running."),
+		hits:          counter("shoal_cache_hits_total", "Blobs that were asked for and found whole."),
+		misses:        counter("shoal_cache_misses_total", "Blobs that were asked for and not found."),
+		evictions:     counter("shoal_cache_evictions_total", "Whole and partial blobs removed to make room."),
+		corruption:    counter("shoal_cache_corrupt_total", "Blobs found altered on disk, and fills whose bytes did not match the digest."),
+		noSpace:       counter("shoal_cache_no_space_total", "Times that the budget or the disk had no room."),
+		scrubbed:      counter("shoal_cache_scrubbed_bytes_total", "Bytes read from the disk to see whether blobs are still what they were."),
+		scrubbedBlobs: counter("shoal_cache_scrubbed_blobs_total", "Blobs looked at for that."),
 		fills: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "shoal_cache_fills_total", Help: "Fills that ended.",
 		}, []string{"result"}),

@@ -1,6 +1,7 @@
 package blobcache
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -78,6 +79,9 @@ func (c *Cache) loadBlobs() error {
 				e.stamp, e.proven = stamp, r.Proven
 				c.metrics.blobs.Inc()
 			}
+			if len(r.Refs) > 0 {
+				c.link(d, r.Refs)
+			}
 			delete(records, d)
 		}
 		c.blobs[d] = e
@@ -135,7 +139,10 @@ func (c *Cache) findPartial(d blob.Descriptor) *entry {
 // rank puts all that Open found in the order of its last use.
 func (c *Cache) rank() {
 	all := slices.AppendSeq(slices.Collect(maps.Values(c.blobs)), maps.Values(c.partials))
-	slices.SortFunc(all, func(a, b *entry) int { return a.used.Compare(b.used) })
+	slices.SortFunc(all, func(a, b *entry) int {
+		// What names others is the older one: see useAll.
+		return cmp.Or(a.used.Compare(b.used), cmp.Compare(len(c.parents[a.desc.Digest]), len(c.parents[b.desc.Digest])))
+	})
 	for _, e := range all { // each is newer than those before it
 		c.idle.add(e)
 		c.addUsed(e.bytes)
@@ -149,12 +156,18 @@ func (c *Cache) addPartial(e *entry) {
 	c.addUsed(e.bytes)
 }
 
-// dropStale deletes the partial blobs that were last written before t.
-func (c *Cache) dropStale(t time.Time) {
+// DropPartials deletes the partial blobs that were last written before t. In a
+// dry run it only counts them.
+func (c *Cache) DropPartials(t time.Time, dryRun bool) (done Removal) {
 	var trash []string
 	c.mu.Lock()
 	for _, e := range c.partials {
-		if e.used.Before(t) {
+		if !e.used.Before(t) {
+			continue
+		}
+		done.Blobs++
+		done.Bytes += e.bytes
+		if !dryRun {
 			trash = append(trash, c.detach(e))
 			c.metrics.evictions.Inc()
 		}
@@ -163,4 +176,5 @@ func (c *Cache) dropStale(t time.Time) {
 	for _, path := range trash {
 		c.empty(path)
 	}
+	return done
 }

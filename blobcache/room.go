@@ -19,20 +19,39 @@ const trashPrefix = ".trash-"
 const quietAboutSpace = time.Minute
 
 // reserve counts n more bytes as used, and evicts what was not used for
-// longest until they fit the budget. ErrNoSpace if the rest is in use.
+// longest until they fit the budget and leave free what is to be free.
+// ErrNoSpace if the rest is in use or pinned.
 func (c *Cache) reserve(n int64) error {
 	for {
+		low, err := c.lowOnDisk(n)
+		if err != nil {
+			return err
+		}
 		c.mu.Lock()
-		if c.budget <= 0 || c.used+n <= c.budget {
+		if !low && (c.budget <= 0 || c.used+n <= c.budget) {
 			c.addUsed(n)
 			c.mu.Unlock()
 			return nil
 		}
 		c.mu.Unlock()
-		if !c.evictOne() {
-			return c.outOfSpace(fmt.Errorf("%w: budget of %d bytes, the rest is in use", blob.ErrNoSpace, c.budget))
+		if c.evictOne() {
+			continue
 		}
+		if low {
+			return c.outOfSpace(fmt.Errorf("%w: less than %d bytes would be free on the disk, the rest of the cache is in use or pinned", blob.ErrNoSpace, c.minFree))
+		}
+		return c.outOfSpace(fmt.Errorf("%w: budget of %d bytes, the rest is in use or pinned", blob.ErrNoSpace, c.budget))
 	}
+}
+
+// lowOnDisk tells whether less than the least would be free on the disk after n
+// more bytes.
+func (c *Cache) lowOnDisk(n int64) (bool, error) {
+	if c.minFree == 0 {
+		return false, nil
+	}
+	free, err := c.disk.free(c.partialDir())
+	return free-n < c.minFree, err
 }
 
 // writeAt writes p. When the disk is full it evicts what nobody uses;
@@ -65,21 +84,26 @@ func (c *Cache) addUsed(n int64) {
 	c.metrics.bytes.Set(float64(c.used))
 }
 
-// evictOne removes the blob or partial that was not used for longest, and
+// evictOne removes the image, blob or partial that was not used for longest, and
 // tells whether there was one that nobody uses.
-func (c *Cache) evictOne() bool {
+func (c *Cache) evictOne() bool { return c.evict(time.Time{}) }
+
+// evict is evictOne for images of which nothing was used since before, unless
+// that is zero.
+func (c *Cache) evict(before time.Time) bool {
 	c.mu.Lock()
-	e := c.idle.victim()
-	if e == nil {
-		c.mu.Unlock()
-		return false
+	going := c.victims(before)
+	trash := make([]string, 0, len(going))
+	for _, e := range going {
+		trash = append(trash, c.detach(e))
+		c.metrics.evictions.Inc()
 	}
-	trash := c.detach(e)
-	c.metrics.evictions.Inc()
 	c.mu.Unlock()
-	c.log.Debug("evicted", "digest", e.desc.Digest, "bytes", e.bytes, "partial", e.partial, "used", e.used)
-	c.empty(trash)
-	return true
+	for i, e := range going {
+		c.log.Debug("evicted", "digest", e.desc.Digest, "bytes", e.bytes, "partial", e.partial, "used", e.used)
+		c.empty(trash[i])
+	}
+	return len(going) > 0
 }
 
 // Drop removes the blob d, though nothing is wrong with it, and tells whether
@@ -107,6 +131,7 @@ func (c *Cache) detach(e *entry) (trash string) {
 		delete(c.partials, e.key())
 	} else {
 		delete(c.blobs, e.desc.Digest)
+		c.unlink(e.desc.Digest)
 		c.meta.DeleteBlob(e.desc.Digest)
 		if !e.proven.IsZero() {
 			c.metrics.blobs.Dec()
@@ -166,15 +191,17 @@ func (c *Cache) fits(size, have int64) error {
 		promised += f.promise.Load()
 		running += f.held.Load()
 	}
-	if c.budget > 0 && c.pinned+promised > c.budget {
-		return fmt.Errorf("%w: %d bytes, budget of %d, %d in use or promised to running fills",
-			blob.ErrNoSpace, size, c.budget, c.pinned+promised-size)
+	taken := c.pinned + c.keptBytes()
+	if c.budget > 0 && taken+promised > c.budget {
+		return fmt.Errorf("%w: %d bytes, budget of %d, %d in use, pinned or promised to running fills",
+			blob.ErrNoSpace, size, c.budget, taken+promised-size)
 	}
 	free, err := c.disk.free(c.partialDir())
 	if err != nil {
 		return err
 	}
-	evictable := c.used - c.pinned - running - have
+	free = max(0, free-c.minFree)
+	evictable := c.used - taken - running - have
 	if missing := promised - running - have; missing > free+evictable {
 		return fmt.Errorf("%w: %d bytes, disk has %d free and %d evictable, %d promised to running fills",
 			blob.ErrNoSpace, size, free, evictable, promised-size)

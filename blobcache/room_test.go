@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -289,11 +290,11 @@ func TestStalePartials(t *testing.T) {
 	write(t, f, s, honest, 1)
 	f.Fail(errors.New("idle"))
 	<-f.Done()
-	c.dropStale(time.Now().Add(-time.Hour))
+	c.DropPartials(time.Now().Add(-time.Hour), false)
 	if _, err := os.Stat(c.fillDir(f.key)); err != nil {
 		t.Errorf("a fresh one: %v", err)
 	}
-	c.dropStale(time.Now().Add(time.Hour))
+	c.DropPartials(time.Now().Add(time.Hour), false)
 	if _, err := os.Stat(c.fillDir(f.key)); !os.IsNotExist(err) || c.used != 0 {
 		t.Errorf("a stale one: %v, %d bytes", err, c.used)
 	}
@@ -323,19 +324,15 @@ func TestLRU(t *testing.T) {
 	for _, e := range []*entry{two, three, one} {
 		l.add(e)
 	}
-	next := func(want *entry) {
+	order := func(want ...*entry) {
 		t.Helper()
-		if got := l.victim(); got != want {
-			t.Errorf("victim %v, want %v", got, want)
+		if got := slices.Collect(l.oldest); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
 		}
 	}
-	next(one)
+	order(one, two, three)
 	l.touch(one, time.Unix(4, 0))
-	next(two)
-	two.pins = 1
-	next(three)
+	order(two, three, one)
 	l.remove(three)
-	next(one)
-	one.pins = 1
-	next(nil)
+	order(two, one)
 }

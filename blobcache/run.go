@@ -21,7 +21,8 @@ const (
 )
 
 // Run does the periodic work until ctx ends: progress of fills and records to
-// the disk, stale partial blobs away. First it proves the blobs that have no
+// the disk, away with stale partial blobs and with what is too much or too old,
+// blobs proven again. First it proves the blobs that have no
 // valid record. It returns nil when its goroutines have ended. Without it
 // everything works, but less survives a crash.
 func (c *Cache) Run(ctx context.Context) error {
@@ -31,9 +32,13 @@ func (c *Cache) Run(ctx context.Context) error {
 	g.Go(func() error { c.every(ctx, saveEvery, c.flush); return nil })
 	g.Go(func() error { c.every(ctx, usesEvery, c.keepUses); return nil })
 	g.Go(func() error {
-		c.every(ctx, staleEvery, func() { c.dropStale(time.Now().Add(-staleAfter)) })
+		c.every(ctx, staleEvery, func() { c.DropPartials(time.Now().Add(-staleAfter), false) })
 		return nil
 	})
+	g.Go(func() error { c.every(ctx, tidyEvery, c.tidy); return nil })
+	if c.scrubEvery > 0 {
+		g.Go(func() error { c.scrubbing(ctx); return nil })
+	}
 	return g.Wait()
 }
 
@@ -53,7 +58,7 @@ func (c *Cache) every(ctx context.Context, period time.Duration, work func()) {
 // welcome makes the cache fit its budget, which may be smaller than last time,
 // and proves blobs that were found without a valid record.
 func (c *Cache) welcome(ctx context.Context) {
-	c.dropStale(time.Now().Add(-staleAfter))
+	c.DropPartials(time.Now().Add(-staleAfter), false)
 	if c.reserve(0) != nil {
 		return // logged
 	}
@@ -97,6 +102,10 @@ func (c *Cache) saveAll() {
 	_ = g.Wait() // they log
 }
 
+// Flush writes what is known of blobs, tags and names to the disk, which Run does
+// every half a second.
+func (c *Cache) Flush() error { return c.meta.Flush() }
+
 // flush writes the records.
 func (c *Cache) flush() {
 	err := c.meta.Flush()
@@ -115,7 +124,7 @@ func (c *Cache) keepUses() {
 	for d, e := range c.blobs {
 		if e.dirty && !e.proven.IsZero() {
 			e.dirty = false
-			c.meta.PutBlob(d, e.record())
+			c.meta.PutBlob(d, c.record(e))
 		}
 	}
 }

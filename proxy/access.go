@@ -130,13 +130,7 @@ func (x *exchange) refer(m *manifest.Manifest) bool {
 	if x.by == nil {
 		return true
 	}
-	var named []digest.Digest
-	for _, d := range m.Blobs {
-		named = append(named, d.Digest)
-	}
-	for _, c := range m.Children {
-		named = append(named, c.Digest)
-	}
+	named := m.Refs()
 	x.book.Refer(x.who, x.repo.String(), x.by.Lease, named...)
 	if err := x.restrict(named...); err != nil {
 		x.log.Debug("nothing is fetched ahead", "error", err)

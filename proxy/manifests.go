@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -21,6 +20,9 @@ import (
 	"shoal/proxy/pull"
 	"shoal/proxy/request"
 )
+
+// forEver is longer than anything is kept.
+const forEver = 100 * 365 * 24 * time.Hour
 
 // maxMoves is how often a tag may move while a client waits for what it is.
 const maxMoves = 2
@@ -73,6 +75,10 @@ func (x *exchange) manifest(ctx context.Context) error {
 	d.Size, d.MediaType = int64(len(body)), m.MediaType
 	ahead := x.refer(m)
 	x.remember(m)
+	if blob.Shared(d.Digest) {
+		x.cache.Refer(d.Digest, m.Refs()...)
+		x.cache.KeepName(x.imageName(), d)
+	}
 	if m.Stated {
 		x.heads.Add(d.Digest, d)
 	}
@@ -120,13 +126,11 @@ func (x *exchange) atHand() (blob.Descriptor, bool) {
 }
 
 // recall returns what a HEAD tells of a manifest that the cache has and that
-// was read here before. It moves no bytes, so none need be proven again.
+// was read here before, whose image is in use then. It moves no bytes, so none
+// need be proven again.
 func (x *exchange) recall(d digest.Digest) (blob.Descriptor, bool) {
 	head, ok := x.heads.Get(d)
-	if ok {
-		_, ok = x.cache.Stat(d)
-	}
-	return head, ok
+	return head, ok && x.cache.Use(d)
 }
 
 // manifestHeader sends the headers of a manifest, or that the client has it.
@@ -153,13 +157,16 @@ func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 	accept := accepted(x.r.Header)
 	key := x.tagKey(accept)
 	maxAge, staleIfError := x.repo.TagAges(x.req.Tag)
+	if x.offline && x.by == nil {
+		staleIfError = forEver - maxAge
+	}
 	var err error
 	d, ok := x.preferred(key, accept, maxAge)
 	if !ok {
 		d, err = x.tags.resolve(ctx, key, maxAge, func(ctx context.Context) (blob.Descriptor, error) {
 			d, err := x.repo.Resolve(ctx, x.req.Tag, accept)
 			if err == nil {
-				x.issue(d)
+				x.told(d)
 			}
 			return d, err
 		})
@@ -183,8 +190,24 @@ func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 	return d, err
 }
 
+// told takes in what an upstream has said that the tag is.
+func (x *exchange) told(d blob.Descriptor) {
+	x.issue(d)
+	if blob.Shared(d.Digest) {
+		x.cache.KeepName(x.tagName(), d) // clients get it by its digest after a HEAD
+	}
+}
+
 // tagName is the name of the tag that is asked for.
 func (x *exchange) tagName() string { return x.req.Registry + "/" + x.req.Name + ":" + x.req.Tag }
+
+// imageName is what the image is called that is asked for.
+func (x *exchange) imageName() string {
+	if x.req.Tag != "" {
+		return x.tagName()
+	}
+	return x.req.Registry + "/" + x.req.Name + "@" + x.req.Digest.String()
+}
 
 // tagKey names the question about it. An answer to one client is none to
 // another if the registry is asked in the name of each.
@@ -203,7 +226,11 @@ func (x *exchange) stale(kept blobcache.Tag, why error) {
 	h := x.w.Header()
 	h.Del("Warning")
 	h.Add("Warning", `110 shoal "Response is Stale"`)
-	h.Add("Warning", `111 shoal "Revalidation Failed"`)
+	if x.offline {
+		h.Add("Warning", `112 shoal "Disconnected Operation"`)
+	} else {
+		h.Add("Warning", `111 shoal "Revalidation Failed"`)
+	}
 	x.metrics.stale.Inc()
 	if x.notices.first("stale "+x.tagName(), time.Minute) {
 		x.log.Warn("the registry cannot be asked: a tag is what it was", "tag", x.tagName(), "digest", kept.Manifest.Digest,
@@ -315,28 +342,4 @@ func (x *exchange) follow(ctx context.Context, fill *blobcache.Fill) ([]byte, er
 	}
 	defer r.Close()
 	return x.readManifest(r, fill.Descriptor().Size)
-}
-
-// readManifest reads a manifest of size bytes.
-func (x *exchange) readManifest(r io.Reader, size int64) ([]byte, error) {
-	if size > x.maxManifest {
-		return nil, fmt.Errorf("%w: a manifest of %d bytes", blob.ErrTooLarge, size)
-	}
-	body := make([]byte, size)
-	if _, err := io.ReadFull(r, body); err != nil {
-		return nil, err
-	}
-	return body, nil
-}
-
-// remember keeps what a proven manifest says about others, for requests to come.
-func (x *exchange) remember(m *manifest.Manifest) {
-	x.prefetch.learn(m.Children)
-	told := m.Blobs
-	for _, c := range m.Children {
-		if c.Size <= x.maxManifest { // an index that lies must not keep a manifest from being served
-			told = append(told, c.Descriptor)
-		}
-	}
-	x.cache.Remember(told...)
 }

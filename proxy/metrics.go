@@ -24,6 +24,7 @@ type metrics struct {
 	firstByte prometheus.Histogram
 	prefetch  *prometheus.CounterVec
 	stale     prometheus.Counter
+	healed    prometheus.Counter
 	decisions *prometheus.CounterVec
 	leased    *prometheus.CounterVec
 	leases    *prometheus.CounterVec
@@ -55,6 +56,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "Answers about tags that were what a registry had said before, because it could not be asked.",
 		}),
 	}
+	m.healed = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "shoal_proxy_healed_total",
+		Help: "Blobs that had rotted on the disk and were brought again, from members or a registry.",
+	})
 	m.decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "shoal_proxy_decisions_total",
 		Help: "Whether a client may have a content of a registry with access: client: leased, granted or refused by the registry, or failed to be decided.",
@@ -82,7 +87,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch, m.stale, m.decisions, m.leased, m.leases} {
+	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch, m.stale, m.healed, m.decisions, m.leased, m.leases} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

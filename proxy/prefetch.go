@@ -86,6 +86,10 @@ func (f *prefetcher) learn(children []manifest.Child) {
 	}
 }
 
+// Wants tells whether images of a platform are fetched ahead: those of this
+// machine, unless Options say otherwise.
+func (p *Proxy) Wants(platform ocispec.Platform) bool { return p.prefetch.wants(platform) }
+
 func (f *prefetcher) wants(p ocispec.Platform) bool {
 	for _, w := range f.wanted {
 		if w.OS == p.OS && w.Architecture == p.Architecture && (w.Variant == "" || w.Variant == p.Variant) {

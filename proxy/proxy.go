@@ -13,7 +13,7 @@
 // permission.
 //
 // Requests are served in the goroutines of the http.Server. Run owns those of
-// prefetching. A question about a tag, or about what a client may have, and a look into the cache that hashes a
+// prefetching and healing. A question about a tag, or about what a client may have, and a look into the cache that hashes a
 // blob anew, can outlive the client that caused it, the former by ten seconds
 // at most.
 package proxy
@@ -27,6 +27,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -71,6 +72,9 @@ type Options struct {
 	// MaxManifest is the largest manifest in bytes, the same as that of Origin; 0
 	// is blob.MaxManifestSize.
 	MaxManifest int64
+	// Offline: Origin asks nobody, so that tags are what they were, however long
+	// ago.
+	Offline bool
 	// Platforms are the ones whose images are prefetched when an index names
 	// several; nil is Linux on this machine's architecture.
 	Platforms []ocispec.Platform
@@ -98,7 +102,8 @@ type Proxy struct {
 	maxManifest int64
 	notices     *notices
 	pulls       *pull.Recorder // nil if nobody wants to know
-	book        *policy.Book   // of registries that are asked in the name of clients
+	offline     bool
+	book        *policy.Book // of registries that are asked in the name of clients
 	wallets     *wallets
 	greeting    *greeting
 	// heads are what manifests are, of those whose bytes say it: a HEAD need not
@@ -111,7 +116,7 @@ type Proxy struct {
 	reprovePatience time.Duration
 }
 
-// New returns a Proxy that serves at once; Run adds prefetching.
+// New returns a Proxy that serves at once; Run adds prefetching and healing.
 func New(o Options) (*Proxy, error) {
 	p := &Proxy{cache: o.Cache, fetcher: o.Fetcher, origin: o.Origin, log: o.Logger, reprovePatience: reprovePatience}
 	if p.log == nil {
@@ -128,6 +133,7 @@ func New(o Options) (*Proxy, error) {
 	p.maxManifest = cmp.Or(o.MaxManifest, blob.MaxManifestSize)
 	p.tags = newTags(p.cache)
 	p.leases = newLeases(o.Signer, o.Lease)
+	p.offline = o.Offline
 	p.notices = newNotices()
 	p.pulls = o.Pulls
 	p.book = policy.New(time.Now)
@@ -148,9 +154,14 @@ func newLRU[K comparable, V any](n int) *lru.Cache[K, V] {
 	return c
 }
 
-// Run prefetches until ctx ends, and returns when its goroutines have.
+// Run prefetches, and brings again what rotted, until ctx ends, and returns when
+// its goroutines have.
 func (p *Proxy) Run(ctx context.Context) error {
-	p.prefetch.run(ctx)
+	var parts sync.WaitGroup
+	for _, part := range []func(context.Context){p.prefetch.run, p.heal, p.learn} {
+		parts.Go(func() { part(ctx) })
+	}
+	parts.Wait()
 	return context.Cause(ctx)
 }
 

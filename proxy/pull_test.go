@@ -325,6 +325,7 @@ func TestMetrics(t *testing.T) {
 			"shoal_proxy_leased_tags_total preferred 0",
 			"shoal_proxy_leases_total refused 0",
 			"shoal_proxy_leases_total taken 0",
+			"shoal_proxy_healed_total 0",
 			"shoal_proxy_requests_total 200 blob GET 2",
 			"shoal_proxy_requests_total 200 ping GET 1",
 			"shoal_proxy_requests_total 206 blob GET 1",

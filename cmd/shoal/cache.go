@@ -15,7 +15,17 @@ import (
 // members are busy: three tries of two seconds.
 const invalidateTimeout = 20 * time.Second
 
+// cacheCmd is what can be done with the cache; "shoal help caching" tells why.
 type cacheCmd struct {
+	Ls         cacheLsCmd         `cmd:"" help:"List the images in the cache."`
+	Du         cacheDuCmd         `cmd:"" help:"Show what takes how much of the disk, alone and together with others."`
+	Pin        cachePinCmd        `cmd:"" help:"Keep images, whatever else needs room."`
+	Unpin      cacheUnpinCmd      `cmd:"" help:"Take back a pin."`
+	Rm         cacheRmCmd         `cmd:"" help:"Remove images."`
+	Prune      cachePruneCmd      `cmd:"" help:"Remove images that nobody used for some time."`
+	Verify     cacheVerifyCmd     `cmd:"" help:"Read blobs from the disk, and see whether they are what they were."`
+	Export     cacheExportCmd     `cmd:"" help:"Write images into a file that shoal, docker, podman and skopeo read."`
+	Import     cacheImportCmd     `cmd:"" help:"Take the images of such a file."`
 	Invalidate cacheInvalidateCmd `cmd:"" help:"Forget what is known of an image, on this node or in the whole swarm."`
 }
 
@@ -35,6 +45,20 @@ func (cacheInvalidateCmd) Help() string {
     docker.io/library/nginx:1.27: 1 forgotten, 3 members told
 
 Of a tag, or of all tags of a repository, the node forgets what the registry said they are: the next pull asks again, whatever max-age says, and while the registry is down there is no last answer. Of a digest it forgets the content, and the tags of the repository that were it. Layers stay: a digest never means anything else. "shoal help tags" says more.`
+}
+
+// nodeAddr returns where the node is that a verb is for.
+func nodeAddr(env environment, a config.Admin, c config.Common) (string, error) {
+	cfg, err := config.Load(config.Flags{Admin: a, Common: c}, env.environ)
+	return cfg.Admin, err
+}
+
+// verbError says what became of something that the node was to do.
+func verbError(addr string, err error) error {
+	if errors.Is(err, admin.ErrRefused) {
+		return fmt.Errorf("the node at %s: %w", addr, err)
+	}
+	return askError(addr, err)
 }
 
 // Run asks the node to forget.
@@ -62,11 +86,8 @@ func (c cacheInvalidateCmd) Run(env environment) error {
 	ctx, cancel := context.WithTimeout(env.ctx, invalidateTimeout)
 	defer cancel()
 	done, err := ask.Do(ctx, cfg.Admin)
-	switch {
-	case errors.Is(err, admin.ErrRefused):
-		return fmt.Errorf("the node at %s: %w", cfg.Admin, err)
-	case err != nil:
-		return askError(cfg.Admin, err)
+	if err != nil {
+		return verbError(cfg.Admin, err)
 	}
 	text := fmt.Sprintf("%s: %d forgotten", done.Image, done.Forgotten)
 	if c.SigningKey != "" {

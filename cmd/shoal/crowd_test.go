@@ -45,19 +45,19 @@ func startCrowd(t *testing.T, count int, upstream string) []*service {
 }
 
 // startService runs a node until the end of the test.
-func startService(t *testing.T, cfg config.Config) *service {
-	t.Helper()
-	s, err := newService(t.Context(), cfg, slog.New(slog.DiscardHandler))
+func startService(tb testing.TB, cfg config.Config) *service {
+	tb.Helper()
+	s, err := newService(tb.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	stop, end := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.run(stop, stop) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		end()
 		if err := <-ended; err != nil && !errors.Is(err, errHurried) {
-			t.Errorf("run: %v", err)
+			tb.Errorf("run: %v", err)
 		}
 	})
 	return s

@@ -40,7 +40,7 @@ type cli struct {
 	ID       idCmd       `cmd:"" name:"id" help:"Print the node's peer ID."`
 	SwarmKey swarmKeyCmd `cmd:"" name:"swarm-key" help:"Make the key that closes a swarm to strangers."`
 	Key      keyCmd      `cmd:"" help:"Make the key of who may tell all nodes what to do."`
-	Cache    cacheCmd    `cmd:"" help:"Forget what is known of an image."`
+	Cache    cacheCmd    `cmd:"" help:"See, keep, prove and remove what the node of this machine has."`
 	Demo     demoCmd     `cmd:"" help:"Watch five nodes share an image, on this machine, without a network."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 	Help     helpCmd     `cmd:"" help:"Explain a topic: swarm keys, registries, what goes wrong, ..."`

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 //	exit CODE WORDS...       runs shoal WORDS and wants that exit code and, if
 //	                         it is not 0, one line on standard error
 //	origin                   starts a registry with the image shoal/demo:latest
-//	                         and sets ORIGIN, INDEX and LAYER
+//	                         and sets ORIGIN, INDEX, MANIFEST and LAYER
 //	ready DIR                waits for the node with that data directory, and
 //	                         sets MIRROR, ADMIN, ADDR, SWARMPORT and ID
 //	cached DIR DIGEST        waits until the node there has committed the blob

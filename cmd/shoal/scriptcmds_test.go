@@ -74,6 +74,7 @@ func cmdOrigin(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { ts.Check(s.Close()) })
 	ts.Setenv("ORIGIN", s.URL)
 	ts.Setenv("INDEX", image.Index.Digest.String())
+	ts.Setenv("MANIFEST", image.Platforms[0].Manifest.Digest.String())
 	ts.Setenv("LAYER", image.Platforms[0].Layers[0].Digest.String())
 }
 

@@ -88,7 +88,8 @@ func (s *service) openCache(context.Context) (err error) {
 		return err
 	}
 	s.cache, err = blobcache.Open(dir, blobcache.Options{
-		Budget: s.budget, ReverifyAfter: s.cfg.Reverify, TrustedKeys: s.cfg.TrustedKeys, Signer: s.signer, Logger: s.log, Metrics: s.metrics,
+		Budget: s.budget, HighWater: s.cfg.HighWater, LowWater: s.cfg.LowWater, MinFree: s.cfg.MinFree, MaxAge: s.cfg.MaxAge,
+		ScrubEvery: s.cfg.ScrubEvery, ScrubRate: s.cfg.ScrubRate, ReverifyAfter: s.cfg.Reverify, TrustedKeys: s.cfg.TrustedKeys, Signer: s.signer, Logger: s.log, Metrics: s.metrics,
 	})
 	return err
 }
@@ -225,13 +226,13 @@ func (s *service) swarmKey() (*swarmkey.Key, error) {
 // wire connects the parts that talk HTTP.
 func (s *service) wire(context.Context) (err error) {
 	s.origin, err = origin.New(origin.Options{
-		Registries: s.cfg.Registries, MaxManifest: s.cfg.ManifestSize, Pace: s.limits.incoming(), UserAgent: "shoal/" + version(), Logger: s.log, Metrics: s.metrics,
+		Registries: s.cfg.Registries, Offline: s.cfg.Offline, MaxManifest: s.cfg.ManifestSize, Pace: s.limits.incoming(), UserAgent: "shoal/" + version(), Logger: s.log, Metrics: s.metrics,
 	})
 	if err != nil {
 		return err
 	}
 	s.proxy, err = proxy.New(proxy.Options{
-		Cache: s.cache, Fetcher: s.node, Origin: s.origin, MaxManifest: s.cfg.ManifestSize, Signer: s.signer, Lease: s.node.SpreadLease,
+		Cache: s.cache, Fetcher: s.node, Origin: s.origin, Offline: s.cfg.Offline, MaxManifest: s.cfg.ManifestSize, Signer: s.signer, Lease: s.node.SpreadLease,
 		Logger: s.log, Metrics: s.metrics, Pulls: s.seen,
 	})
 	if err != nil {
@@ -239,7 +240,7 @@ func (s *service) wire(context.Context) (err error) {
 	}
 	s.mirror.server = s.proxy.Server()
 	s.admin.server = &http.Server{
-		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Pulls: s.pulls, Limits: s.limits.state, SetLimits: s.setLimits, Unready: s.unready, Logger: s.log}),
+		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Pulls: s.pulls, Limits: s.limits.state, SetLimits: s.setLimits, Cache: s.cacheVerbs(), Unready: s.unready, Logger: s.log}),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -268,6 +269,7 @@ func (s *service) status() admin.Status {
 		ID:      s.node.ID().String(),
 		Version: version(),
 		Joined:  s.node.Joined(),
+		Offline: s.cfg.Offline,
 		Members: []admin.Member{},
 		Addrs:   s.addrs(),
 		Mirror:  s.mirror.addr(),
@@ -326,6 +328,9 @@ func (s *service) addrs() []string {
 func (s *service) announce() error {
 	s.log.Info("listening", "mirror", s.mirror.addr(), "admin", s.admin.addr(), "swarm", s.addrs(),
 		"id", s.node.ID().String(), "version", version(), "data_dir", s.cfg.DataDir, "cache_size", size(s.budget), "swarm_key", s.cfg.SwarmKey != "")
+	if s.cfg.Offline {
+		s.log.Warn("offline: no registry is asked, tags are what they were when one was, or what an import says")
+	}
 	return runfile.Write(s.cfg.DataDir, runfile.Listening{
 		PID: os.Getpid(), ID: s.node.ID().String(), Mirror: s.mirror.addr(), Admin: s.admin.addr(), Addrs: s.addrs(),
 	})

@@ -158,6 +158,9 @@ func state(s admin.Status) string {
 	if !s.Ready {
 		ready = "not ready"
 	}
+	if s.Offline {
+		ready += ", offline"
+	}
 	switch s.Peers {
 	case 0:
 		return ready + ", no members connected"

@@ -128,8 +128,9 @@ func (m *scratch) commandRules() []rule {
 	nothing := func(*testing.T, string) {}
 	return []rule{
 		{`^shoal serve( |$)`, m.serve},
-		{`^shoal demo`, m.parses},      // is run by testdata/script/demo.txtar
-		{`^shoal pulls \d+`, m.parses}, // is run by testdata/script/pulls.txtar
+		{`^shoal demo`, m.parses},                          // is run by testdata/script/demo.txtar
+		{`^shoal pulls \d+`, m.parses},                     // is run by testdata/script/pulls.txtar
+		{`^shoal cache (rm|export|import)( |$)`, m.parses}, // are run by testdata/script/cache-order.txtar and cache-archive.txtar
 		{`^(shoal|chmod|echo|curl) `, m.shell},
 		{`^make( |$)`, m.make},
 		{`^(cd /.* && )?go run \./`, m.goRun},

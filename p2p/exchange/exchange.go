@@ -59,7 +59,7 @@ type Options struct {
 	Identity crypto.PrivKey
 	Cache    *blobcache.Cache // required
 	Channel  *channel.Channel // required: how members are reached
-	Streams  Streams               // how others are reached; nil: not at all
+	Streams  Streams          // how others are reached; nil: not at all
 	Swarm    Swarm            // required
 	// Upload and Download limit the bytes of pieces to members and from them; nil
 	// does not. What comes from the origin is paced by who opens it, for the

@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"shoal/blobcache/blob"
@@ -112,6 +114,23 @@ func Parse(body []byte, told string) (*Manifest, error) {
 	}
 	return m, nil
 }
+
+// Refs returns what the manifest names, each once.
+func (m *Manifest) Refs() []digest.Digest {
+	var all []digest.Digest
+	for _, b := range m.Blobs {
+		all = append(all, b.Digest)
+	}
+	for _, c := range m.Children {
+		if !slices.Contains(all, c.Digest) {
+			all = append(all, c.Digest)
+		}
+	}
+	return all
+}
+
+// Known says whether a media type is that of a manifest or an index.
+func Known(mediaType string) bool { return slices.Contains(Accept(), mediaType) }
 
 // IsIndex says whether a media type is that of a list of manifests.
 func IsIndex(mediaType string) bool {

@@ -16,6 +16,7 @@ type metrics struct {
 	bytes    *prometheus.CounterVec
 	failing  *prometheus.GaugeVec
 	failures *prometheus.CounterVec
+	offline  prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -37,8 +38,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "How often an upstream began to fail.",
 		}, []string{"registry", "upstream"}),
 	}
+	m.offline = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "shoal_upstream_offline",
+		Help: "1 if no upstream registry is asked, because the operator wants it so.",
+	})
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.requests), r.Register(m.bytes), r.Register(m.failing), r.Register(m.failures))
+	return m, errors.Join(r.Register(m.offline), r.Register(m.requests), r.Register(m.bytes), r.Register(m.failing), r.Register(m.failures))
 }

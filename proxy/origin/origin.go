@@ -68,6 +68,8 @@ type Options struct {
 	// Registries are those that the operator listed. docker.io is
 	// https://registry-1.docker.io unless it is listed otherwise.
 	Registries Registries
+	// Offline: nothing is asked, and every question is blob.ErrUnavailable at once.
+	Offline bool
 	// UserAgent is sent with every request; empty is "shoal".
 	UserAgent string
 	Logger    *slog.Logger          // nil discards
@@ -143,6 +145,9 @@ func New(o Options) (*Client, error) {
 	var err error
 	if c.metrics, err = newMetrics(o.Metrics); err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
+	}
+	if o.Offline {
+		c.metrics.offline.Set(1)
 	}
 	registries := Registries{DockerHub: {}}
 	for name, r := range o.Registries {

@@ -17,6 +17,9 @@ import (
 	"shoal/blobcache/pace"
 )
 
+// errOffline is the answer to everything while Options.Offline.
+var errOffline = fmt.Errorf("%w: this node is offline", blob.ErrUnavailable)
+
 // Kinds of requests, as metrics and errors name them.
 const (
 	kindManifest = "manifest"
@@ -61,6 +64,9 @@ func (q request) as(kind string) request {
 // body is open, and the status is a success.
 func ask[T any](ctx context.Context, r *Repository, q request, read func(*upstream, *http.Response) (T, error)) (T, error) {
 	var none T
+	if r.client.o.Offline { // nothing is tried again
+		return none, errOffline
+	}
 	if len(q.path) > 512 || !pathGrammar.MatchString(q.path) {
 		return none, fmt.Errorf("%w: invalid reference %.80q", blob.ErrNotFound, q.path)
 	}
@@ -163,6 +169,9 @@ func (q request) request(u *url.URL, authorization string) *http.Request {
 
 // send makes one HTTP request for q and waits for its headers.
 func (c *Client) send(ctx context.Context, up *upstream, q request, req *http.Request) (*http.Response, error) {
+	if c.o.Offline {
+		return nil, errOffline
+	}
 	req.Header.Set("User-Agent", c.o.UserAgent)
 	limit := min(q.patience, time.Until(q.by))
 	if limit <= 0 {

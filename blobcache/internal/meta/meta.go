@@ -1,8 +1,8 @@
 // Package meta is the cache's memory of what it holds: a bbolt file with a
 // record for each whole blob, the chains that closed here, what manifests told
-// of blobs that are not here yet, which blobs are not for everybody, and what
-// upstreams said of tags. It never sees a blob's bytes, and nothing in it counts
-// as proof of them.
+// of blobs that are not here yet, which blobs are not for everybody, what
+// upstreams said of tags, and what the operator wants to keep. It never sees a
+// blob's bytes, and nothing in it counts as proof of them.
 //
 // Everything written is visible at once and reaches the disk with the next
 // Flush, so that a pull never waits for it; what a crash takes back is found
@@ -55,6 +55,8 @@ type Record struct {
 	Stamp     Stamp     `json:"stamp"`
 	Proven    time.Time `json:"proven"` // when its bytes were last hashed
 	Used      time.Time `json:"used"`   // when it was last asked for
+	// Refs are what a manifest names.
+	Refs []digest.Digest `json:"refs,omitempty"`
 }
 
 // Stamp identifies a version of a file by what every write to it changes.
@@ -92,6 +94,7 @@ type changes struct {
 	tags   map[string][]byte // nil: deleted
 
 	endorsements map[string][]byte
+	pins         map[string]bool // false: deleted
 }
 
 func newChanges() changes {
@@ -103,11 +106,12 @@ func newChanges() changes {
 		tags:   map[string][]byte{},
 
 		endorsements: map[string][]byte{},
+		pins:         map[string]bool{},
 	}
 }
 
 func (c changes) len() int {
-	return len(c.blobs) + len(c.marks) + len(c.chains) + len(c.told) + len(c.tags) + len(c.endorsements)
+	return len(c.blobs) + len(c.marks) + len(c.chains) + len(c.told) + len(c.tags) + len(c.endorsements) + len(c.pins)
 }
 
 // ErrFormat tells that the file was written by a version of Shoal that this
@@ -147,7 +151,7 @@ func (s *Store) prepare(tx *bbolt.Tx) error {
 	case string(have) != format:
 		return fmt.Errorf("%w %q, this version reads %q", ErrFormat, have, format)
 	}
-	for _, name := range []string{bucketBlobs, bucketMarks} {
+	for _, name := range []string{bucketBlobs, bucketMarks, bucketPins} {
 		if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 			return err
 		}
@@ -364,7 +368,7 @@ func (c changes) apply(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	return errors.Join(c.applyTags(tx), c.applyEndorsements(tx))
+	return errors.Join(c.applyTags(tx), c.applyEndorsements(tx), c.applyPins(tx))
 }
 
 // under returns c overlaid with newer changes.
@@ -375,6 +379,7 @@ func (c changes) under(newer changes) changes {
 	maps.Copy(c.told, newer.told)
 	maps.Copy(c.tags, newer.tags)
 	maps.Copy(c.endorsements, newer.endorsements)
+	maps.Copy(c.pins, newer.pins)
 	return c
 }
 

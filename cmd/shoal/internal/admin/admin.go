@@ -37,13 +37,14 @@ type Options struct {
 	// Limits lists them, SetLimits replaces the rules of those that are named.
 	Limits    func() []Limit
 	SetLimits func(map[string]pace.Rules)
+	Cache     CacheVerbs
 	// Unready returns why the node should not be used yet or any more, or "".
 	Unready func() string
 	Logger  *slog.Logger
 }
 
 // Handler serves /healthz, /readyz, /metrics, /api/v1/status, /api/v1/peers,
-// /api/v1/pulls, those below it and /api/v1/limits and /api/v1/cache/invalidate.
+// /api/v1/pulls, /api/v1/limits and /api/v1/cache, with what is below them.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -69,6 +70,7 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET "+limitsPath, func(w http.ResponseWriter, _ *http.Request) { o.writeJSON(w, Limits{o.Limits()}) })
 	mux.HandleFunc("PUT "+limitsPath, o.serveSetLimits)
 	mux.HandleFunc("POST "+limitsPath, o.serveSetLimits)
+	o.handleCache(mux)
 	return mux
 }
 

@@ -66,13 +66,32 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("%s: %d %s", e.url, e.status, http.StatusText(e.status))
 }
 
+// exchange sends a request. The connection is for it alone. Not by the
+// environment's HTTP proxy: the node is this machine's or a neighbour's.
+func exchange(req *http.Request) (*http.Response, error) {
+	return (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+}
+
+// open returns the body of a good answer to a request; the caller closes it.
+func open(req *http.Request) (io.ReadCloser, error) {
+	resp, err := exchange(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerSize))
+	if err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	return nil, refusal(resp.StatusCode, text)
+}
+
 // send returns the status and the body of the answer to a request.
 func send(req *http.Request) (status int, text []byte, err error) {
-	// Not by the environment's HTTP proxy: the node is this machine's or a
-	// neighbour's.
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport}).Do(req)
+	resp, err := exchange(req)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -69,7 +69,7 @@ func (ask SetLimits) parse(limits []Limit) (map[string]pace.Rules, error) {
 
 // serveSetLimits answers PUT and POST of a SetLimits with all limits.
 func (o Options) serveSetLimits(w http.ResponseWriter, r *http.Request) {
-	if !fromProgram(w, r) {
+	if !forPrograms(w, r, jsonType) {
 		return
 	}
 	var ask SetLimits

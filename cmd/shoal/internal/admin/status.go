@@ -15,6 +15,8 @@ type Status struct {
 	Ready   bool   `json:"ready"`
 	// Joined is whether a member is connected.
 	Joined bool `json:"joined"`
+	// Offline is whether no registry is asked.
+	Offline bool `json:"offline"`
 	// Peers is the number of connected members, and Members lists them.
 	Peers   int      `json:"peers"`
 	Members []Member `json:"members"`

@@ -46,11 +46,17 @@ type Config struct {
 	// members, come from members and registries, and from registries.
 	MaxUpload, MaxDownload, MaxOrigin pace.Rules
 	CacheSize                         int64         // bytes, or 0 for a default that depends on the disk
+	HighWater, LowWater               float64       // shares of it
+	MinFree                           int64         // bytes of the disk, or 0
+	MaxAge                            time.Duration // of blobs since their last use, or 0 for ever
+	ScrubEvery                        time.Duration // or 0 for never
+	ScrubRate                         int64         // bytes a second
 	ManifestSize                      int64         // bytes of the largest manifest that is accepted
 	Reverify                          time.Duration // age at which a cached blob's proof is renewed before it is served
+	Offline                           bool          // no registry is asked
 	MDNS                              bool          // never without a swarm key
-	BehindNAT             Reachability
-	Relay                 Relay
+	BehindNAT                         Reachability
+	Relay                             Relay
 	LogLevel                          slog.Level
 	LogFormat                         string   // "text" or "json"
 	UnknownNames                      []string // variables SHOAL_... of the environment that name no setting, sorted
@@ -151,6 +157,9 @@ func registryName(text string) string {
 func (c *Config) finish(merged layer) error {
 	if c.Relay.Enabled && c.BehindNAT == ReachBehind {
 		return merged["relay"][0].errorf("a node that others cannot dial (behind-nat) cannot relay for them: leave one of the two out")
+	}
+	if c.LowWater == 0 {
+		c.LowWater = defaultLowWater(c.HighWater)
 	}
 	if c.SwarmKey != "" {
 		if len(c.Swarm) == 0 {

@@ -81,9 +81,9 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Config{
 		DataDir: "/var/lib/shoal", Mirror: "127.0.0.1:5000", Admin: "127.0.0.1:5050",
-		Swarm:        addrs("/ip4/127.0.0.1/tcp/4001"),
-		Registries:   origin.Registries{"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}}},
-		ManifestSize: 4 << 20, Reverify: 24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
+		Swarm:      addrs("/ip4/127.0.0.1/tcp/4001"),
+		Registries: origin.Registries{"docker.io": {Upstreams: []string{"https://registry-1.docker.io"}}},
+		HighWater:  .95, LowWater: defaultLowWater(.95), ScrubEvery: 168 * time.Hour, ScrubRate: 20 << 20, ManifestSize: 4 << 20, Reverify: 24 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text",
 		BehindNAT: ReachAuto, Relay: Relay{Rate: 24 << 20, CircuitRate: 6 << 20, Reservations: 256, Circuits: 512},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -109,7 +109,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"docker.io": {Upstreams: []string{"https://m.example", "https://registry-1.docker.io"}},
 			"ghcr.io":   {Upstreams: []string{"http://127.0.0.1:5001"}},
 		},
-		Zone: "a/b", CacheSize: 3 << 29, ManifestSize: 8 << 20, Reverify: 90 * time.Minute,
+		Zone: "a/b", CacheSize: 3 << 29, Offline: true, HighWater: .8, LowWater: .705, MinFree: 5 << 30, MaxAge: 720 * time.Hour, ScrubEvery: 24 * time.Hour, ScrubRate: 100 << 20, ManifestSize: 8 << 20, Reverify: 90 * time.Minute,
 		MaxUpload: rates(t, "5MB", "22:00-06:00 unlimited"), MaxDownload: rates(t, "400Mbit"), MaxOrigin: rates(t, "09:00-17:00 1MB"),
 		LogLevel: slog.LevelDebug, LogFormat: "json",
 		BehindNAT: ReachOpen, Relay: Relay{Enabled: true, Rate: 1 << 30, CircuitRate: 256 << 10, Reservations: 1, Circuits: 100_000},
@@ -123,7 +123,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"--announce=/dns4/a.example/tcp/6", "--announce=/ip4/10.0.0.2/tcp/6",
 			"--join=/ip4/10.0.0.3/tcp/7/p2p/" + peer, "--join=/dns4/b.example/tcp/8", "--join=/dnsaddr/c.example",
 			"--pieces=10.0.0.1:3", "--swarm-key=/k", "--trusted-keys=" + trusted(1).String(), "--trusted-keys", trusted(2).String(), "--signing-key=/s", "--registry=docker.io=https://m.example,https://registry-1.docker.io",
-			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--manifest-size=8MiB", "--reverify=90m", "--no-mdns",
+			"--registry=ghcr.io=http://127.0.0.1:5001/", "--zone=a/b", "--cache-size=1.5GiB", "--offline", "--cache-high-water=80%", "--cache-low-water=70.5%", "--min-free=5GiB", "--cache-max-age=720h", "--scrub-every=24h", "--scrub-rate=100MB", "--manifest-size=8MiB", "--reverify=90m", "--no-mdns",
 			"--max-upload=5MB", "--max-upload", "22:00-06:00 unlimited", "--max-download=400Mbit", "--max-origin=9:00-17:00 1MB",
 			"--log-level=debug", "--log-format=json",
 			"--behind-nat=false", "--relay", "--relay-rate=1GiB", "--relay-circuit-rate=256KiB", "--relay-reservations=1", "--relay-circuits=100000",
@@ -134,7 +134,7 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			"SHOAL_JOIN=/ip4/10.0.0.3/tcp/7/p2p/" + peer + "\t/dns4/b.example/tcp/8 /dnsaddr/c.example",
 			"SHOAL_PIECES=10.0.0.1:3", "SHOAL_SWARM_KEY=/k", "SHOAL_TRUSTED_KEYS=" + trusted(1).String() + " " + trusted(2).String(), "SHOAL_SIGNING_KEY=/s",
 			"SHOAL_REGISTRY=docker.io=https://m.example,https://registry-1.docker.io ghcr.io=http://127.0.0.1:5001",
-			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_MANIFEST_SIZE=8m", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
+			"SHOAL_ZONE=a/b", "SHOAL_CACHE_SIZE=1.5g", "SHOAL_OFFLINE=true", "SHOAL_CACHE_HIGH_WATER=80%", "SHOAL_CACHE_LOW_WATER=70.5%", "SHOAL_MIN_FREE=5g", "SHOAL_CACHE_MAX_AGE=720h", "SHOAL_SCRUB_EVERY=24h", "SHOAL_SCRUB_RATE=100m", "SHOAL_MANIFEST_SIZE=8m", "SHOAL_REVERIFY=90m", "SHOAL_NO_MDNS=1",
 			"SHOAL_MAX_UPLOAD=5MB 22:00-06:00 unlimited", "SHOAL_MAX_DOWNLOAD=50MB", "SHOAL_MAX_ORIGIN=9:00-17:00 8Mbit",
 			"SHOAL_LOG_LEVEL=debug", "SHOAL_LOG_FORMAT=json", "SHOAL_KEEP=1",
 			"SHOAL_BEHIND_NAT=0", "SHOAL_RELAY=1", "SHOAL_RELAY_RATE=1g", "SHOAL_RELAY_CIRCUIT_RATE=256k", "SHOAL_RELAY_RESERVATIONS=1", "SHOAL_RELAY_CIRCUITS=100000", "PATH=/bin",
@@ -158,6 +158,13 @@ registry:
   ghcr.io: {upstreams: http://127.0.0.1:5001}
 zone: a/b
 cache-size: 1610612736
+offline: true
+cache-high-water: 80%
+cache-low-water: 70.5%
+min-free: 5GiB
+cache-max-age: 720h
+scrub-every: 24h
+scrub-rate: 100MiB
 manifest-size: 8388608
 reverify: 1h30m
 no-mdns: true
@@ -314,6 +321,13 @@ func TestBadWordsInTheFile(t *testing.T) {
 		{"out of range", "\n\ncache-size: 12\n", `FILE:3:13: cache-size: "12" is out of range: use 1MiB to 1024PiB`},
 		{"no size", "cache-size: many", `FILE:1:13: cache-size: "many" is no size`},
 		{"negative size", "cache-size: -1GiB", `FILE:1:13: cache-size: "-1GiB" is no size`},
+		{"no share", "cache-high-water: 0.9", `FILE:1:19: cache-high-water: "0.9" is no share of cache-size: use 1% to 100%`},
+		{"too much of a share", "cache-low-water: 101%", `FILE:1:18: cache-low-water: "101%" is no share`},
+		{"low above high", "cache-high-water: 80%\ncache-low-water: 85%", `FILE:2:18: cache-low-water: 85% is above cache-high-water`},
+		{"no free size", "min-free: much", `FILE:1:11: min-free: "much" is no size`},
+		{"an age that would empty it", "cache-max-age: 5s", `FILE:1:16: cache-max-age: "5s" is no such time: use a number with a unit, at least 1m`},
+		{"an age without a unit", "scrub-every: 7", `FILE:1:14: scrub-every: "7" is no such time`},
+		{"a rate that comes to no end", "scrub-rate: 1KiB", `FILE:1:13: scrub-rate: "1KiB" is no rate`},
 		{"tiny manifests", "manifest-size: 1KiB", `FILE:1:16: manifest-size: "1KiB" is no size of a manifest: use 1MiB to 64MiB`},
 		{"huge manifests", "manifest-size: 65MiB", `FILE:1:16: manifest-size: "65MiB" is no size of a manifest`},
 		{"huge size", "cache-size: 99999999999PiB", `FILE:1:13: cache-size: "99999999999PiB" is out of range`},

@@ -81,11 +81,18 @@ type Flags struct {
 	RelayReservations Words  `group:"Swarm:" placeholder:"COUNT" help:"Members that can be reached over this node. Default: 256."`
 	RelayCircuits     Words  `group:"Swarm:" placeholder:"COUNT" help:"Connections between members that are relayed at a time. Default: 512."`
 
-	Registry     Words `group:"Content:" placeholder:"NAME=URL[,URL]" help:"Upstreams of a registry in order of preference; repeat for more registries. http:// is allowed. Default: docker.io=https://registry-1.docker.io. A registry that is not listed is https://NAME, public names only."`
-	DockerConfig Words `group:"Content:" placeholder:"FILE" help:"config.json of docker, or auth.json of podman, with the credentials for registries that say access: shared in the file and name none themselves."`
-	CacheSize    Words `group:"Content:" placeholder:"SIZE" help:"Bytes of disk for blobs: 500MiB, 50GiB, ... (powers of 1024). Default: a quarter of the disk, at most 50GiB."`
-	ManifestSize Words `group:"Content:" placeholder:"SIZE" help:"Largest manifest that is accepted, 1MiB to 64MiB. Default: 4MiB."`
-	Reverify     Words `group:"Content:" placeholder:"DURATION" help:"Hash a cached blob again before it is served when its last proof is older than this. Default: 24h."`
+	Registry     Words  `group:"Content:" placeholder:"NAME=URL[,URL]" help:"Upstreams of a registry in order of preference; repeat for more registries. http:// is allowed. Default: docker.io=https://registry-1.docker.io. A registry that is not listed is https://NAME, public names only."`
+	DockerConfig Words  `group:"Content:" placeholder:"FILE" help:"config.json of docker, or auth.json of podman, with the credentials for registries that say access: shared in the file and name none themselves."`
+	CacheSize    Words  `group:"Content:" placeholder:"SIZE" help:"Bytes of disk for blobs: 500MiB, 50GiB, ... (powers of 1024). Default: a quarter of the disk, at most 50GiB."`
+	Offline      Switch `group:"Content:" help:"Ask no registry: serve what is in the cache and what members have. Tags are what they were, or what \"shoal cache import\" says."`
+	HighWater    Words  `group:"Content:" name:"cache-high-water" placeholder:"SHARE" help:"When more of cache-size is used, images that were not used for longest go, before a pull has to wait for it. Default: 95%."`
+	LowWater     Words  `group:"Content:" name:"cache-low-water" placeholder:"SHARE" help:"... until no more of it is used. Default: 5% of cache-size less than cache-high-water."`
+	MinFree      Words  `group:"Content:" placeholder:"SIZE" help:"Bytes of the disk to leave free, whatever cache-size says. Default: 0."`
+	CacheMaxAge  Words  `group:"Content:" placeholder:"DURATION" help:"Images that nobody used for so long go. Default: 0, which is never."`
+	ScrubEvery   Words  `group:"Content:" placeholder:"DURATION" help:"Read each blob so often to see whether it has rotted; 0 is never. Default: 168h."`
+	ScrubRate    Words  `group:"Content:" placeholder:"RATE" help:"Bytes a second to read for that at most. Default: 20MB."`
+	ManifestSize Words  `group:"Content:" placeholder:"SIZE" help:"Largest manifest that is accepted, 1MiB to 64MiB. Default: 4MiB."`
+	Reverify     Words  `group:"Content:" placeholder:"DURATION" help:"Hash a cached blob again before it is served when its last proof is older than this. Default: 24h."`
 
 	MaxUpload   Words `group:"Limits:" placeholder:"RATE" help:"Most bytes a second that go to members, all together: 50MB (50,000,000), 50MiB, 400Mbit, or 0 or unlimited. Repeat with hours for what counts then: \"22:00-06:00 unlimited\". Default: unlimited."`
 	MaxDownload Words `group:"Limits:" placeholder:"RATE" help:"The same for bytes that come from members and registries together. Default: unlimited."`
@@ -104,7 +111,8 @@ func (f *Flags) layer() layer {
 		"swarm-key": f.SwarmKey, "trusted-keys": f.TrustedKeys, "signing-key": f.SigningKey, "zone": f.Zone, "no-mdns": f.NoMDNS,
 		"behind-nat": f.BehindNAT, "relay": f.Relay, "relay-rate": f.RelayRate, "relay-circuit-rate": f.RelayCircuitRate,
 		"relay-reservations": f.RelayReservations, "relay-circuits": f.RelayCircuits,
-		"registry": f.Registry, dockerConfigKey: f.DockerConfig, "cache-size": f.CacheSize, "manifest-size": f.ManifestSize, "reverify": f.Reverify,
+		"registry": f.Registry, dockerConfigKey: f.DockerConfig, "cache-size": f.CacheSize, "offline": f.Offline, "cache-high-water": f.HighWater, "cache-low-water": f.LowWater, "min-free": f.MinFree,
+		"cache-max-age": f.CacheMaxAge, "scrub-every": f.ScrubEvery, "scrub-rate": f.ScrubRate, "manifest-size": f.ManifestSize, "reverify": f.Reverify,
 		MaxUploadKey: f.MaxUpload, MaxDownloadKey: f.MaxDownload, MaxOriginKey: f.MaxOrigin,
 		"log-level": f.LogLevel, "log-format": f.LogFormat,
 	} {
@@ -142,7 +150,7 @@ func environment(environ []string) (layer, []string) {
 			l[name] = []word{{text: value, where: variable}}
 		case name == "config":
 			l[name] = []word{{text: value, where: variable}}
-		case slices.Contains([]string{"json", "keep", "watch", "limit", "svg", "output"}, name): // flags of single verbs, which kong reads
+		case slices.Contains([]string{"json", "keep", "watch", "limit", "svg", "output", "dry-run", "until", "rate", "platform", "zstd", "name"}, name): // flags of single verbs, which kong reads
 		case !serviceLink(variable):
 			unknown = append(unknown, variable)
 		}

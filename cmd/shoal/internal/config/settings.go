@@ -53,7 +53,7 @@ func defaults() layer {
 // settings is the table. Its names are those of the flags and of the file's
 // keys.
 func settings() []setting {
-	return slices.Concat(nodeSettings(), swarmSettings(), limitSettings(), natSettings())
+	return slices.Concat(nodeSettings(), cacheSettings(), swarmSettings(), limitSettings(), natSettings())
 }
 
 // nodeSettings are those that a node without a swarm has, too.
@@ -75,10 +75,6 @@ func nodeSettings() []setting {
 		{name: dockerConfigKey, set: one(func(c *Config, s string) error {
 			c.DockerConfig = s
 			return notEmpty(s)
-		})},
-		{name: "cache-size", set: one(func(c *Config, s string) (err error) {
-			c.CacheSize, err = parseSize(s)
-			return err
 		})},
 		{name: "manifest-size", value: "4MiB", set: one(func(c *Config, s string) (err error) {
 			c.ManifestSize, err = parseManifestSize(s)
