@@ -54,6 +54,7 @@ type Node struct {
 	joiner    *joiner
 	announcer *announcer
 	spreader  *spreader
+	preheater *preheater
 	avoid     *penalty.Box // holders that could not be reached
 	relay     *relay       // nil if it is none
 	reserver  *reserver
@@ -102,6 +103,7 @@ func New(o Options) (_ *Node, err error) {
 	n.announcer = newAnnouncer(n)
 	n.joiner = newJoiner(n)
 	n.spreader = newSpreader(n)
+	n.preheater = &preheater{n: n}
 	n.exchange, err = exchange.New(exchange.Options{
 		Identity: s.Identity, Cache: s.Cache, Channel: n.channel, Streams: streams{n}, Swarm: members{n}, Upload: s.Upload, Download: s.Download, Logger: n.log, Metrics: s.Metrics, Trace: s.Trace,
 	})

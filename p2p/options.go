@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -90,6 +91,10 @@ type Options struct {
 	// Upload and Download limit the bytes of pieces to members and from them; nil
 	// does not.
 	Upload, Download *pace.Limiter
+	// Preheat fetches what a trusted key orders, and tells how far it is, in
+	// at most wire.MaxPush bytes; it returns when it has ended or ctx has. Nil
+	// refuses.
+	Preheat func(ctx context.Context, said statement.Preheat, tell func([]byte))
 	// Version of the software, told to other members.
 	Version string
 	Logger  *slog.Logger          // required

@@ -101,6 +101,8 @@ func newLRU[K comparable, V any](n int) *lru.Cache[K, V] {
 func (s *spreader) run(ctx context.Context) error {
 	s.n.host.SetStreamHandler(pushProtocol, s.serve)
 	defer s.n.host.RemoveStreamHandler(pushProtocol)
+	s.n.host.SetStreamHandler(preheatProtocol, s.n.preheater.serve)
+	defer s.n.host.RemoveStreamHandler(preheatProtocol)
 	var g errgroup.Group
 	for range spreadWorkers {
 		g.Go(func() error {

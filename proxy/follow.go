@@ -45,6 +45,8 @@ type follower struct {
 // sendFill sends from a running fill. The headers go out at once; it returns
 // an error before them if the fill has ended already and left nothing.
 func (x *exchange) sendFill(ctx context.Context, fill *blobcache.Fill) error {
+	x.waiting.Add(1)
+	defer x.waiting.Add(-1)
 	f := &follower{x: x, fill: fill, size: fill.Descriptor().Size, out: x.sink(fromFill)}
 	f.still = func() error { return x.still(ctx, x.req.Digest) }
 	probe, err := fill.Open(ctx, blob.Range{Length: -1}) // and keeps the blob, if it is whole

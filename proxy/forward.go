@@ -7,9 +7,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"shoal/blobcache/blob"
+	"shoal/proxy/origin"
 )
 
 // maxForward is the largest list of tags or referrers in bytes; a page of
@@ -21,18 +21,10 @@ const maxForward = 16 << 20
 // the path that this client used, with the upstream's query and the client's
 // ns. It returns "" for what is not a link to a next page.
 func forwardLink(link string, client *url.URL) string {
-	target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
-	if !ok || !strings.HasPrefix(strings.TrimSpace(link), "<") {
+	query, ok := origin.NextPage(link)
+	if !ok {
 		return ""
 	}
-	if rel := strings.ReplaceAll(params, `"`, ""); !strings.Contains(rel, "rel=next") {
-		return ""
-	}
-	u, err := url.Parse(target)
-	if err != nil {
-		return ""
-	}
-	query := u.Query()
 	query.Del("ns")
 	if ns := client.Query().Get("ns"); ns != "" {
 		query.Set("ns", ns)

@@ -74,7 +74,7 @@ func (p *Proxy) healBlob(ctx context.Context, d blob.Descriptor) error {
 	if err := fill.Err(); err != nil || !manifest.Known(d.MediaType) {
 		return err
 	}
-	_, _, err = p.Manifest(ctx, d.Digest)
+	_, _, err = p.Stored(ctx, d.Digest)
 	return err
 }
 

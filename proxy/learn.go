@@ -16,10 +16,10 @@ import (
 	"shoal/proxy/request"
 )
 
-// Manifest reads a manifest that the cache has, proven, and notes there what it
+// Stored reads a manifest that the cache has, proven, and notes there what it
 // names. Errors: blob.ErrNotFound, blob.ErrTooLarge and manifest.ErrInvalid,
 // wrapped.
-func (p *Proxy) Manifest(ctx context.Context, d digest.Digest) (*manifest.Manifest, []byte, error) {
+func (p *Proxy) Stored(ctx context.Context, d digest.Digest) (*manifest.Manifest, []byte, error) {
 	whole, err := p.cache.Get(ctx, d)
 	if err != nil {
 		return nil, nil, err
@@ -82,7 +82,7 @@ func (p *Proxy) learn(ctx context.Context) {
 		if len(b.Refs) > 0 || !manifest.Known(known.MediaType) || ctx.Err() != nil {
 			continue
 		}
-		if _, _, err := p.Manifest(ctx, b.Digest); err != nil && !errors.Is(err, blob.ErrNotFound) && ctx.Err() == nil {
+		if _, _, err := p.Stored(ctx, b.Digest); err != nil && !errors.Is(err, blob.ErrNotFound) && ctx.Err() == nil {
 			p.log.Warn("manifest in the cache is not understood", "digest", b.Digest, "error", err)
 		}
 	}

@@ -61,27 +61,11 @@ func (x *exchange) manifest(ctx context.Context) error {
 		x.manifestHeader(head)
 		return nil
 	}
-	m, body, err := x.load(ctx, d)
-	for moves := 0; x.req.Tag != "" && errors.Is(err, blob.ErrNotFound) && moves < maxMoves; moves++ {
-		var to blob.Descriptor
-		if to, err = x.moved(ctx, d, err); err == nil {
-			d = to
-			m, body, err = x.load(ctx, d)
-		}
-	}
+	d, m, body, err := x.read(ctx, d)
 	if err != nil {
 		return err
 	}
-	d.Size, d.MediaType = int64(len(body)), m.MediaType
 	ahead := x.refer(m)
-	x.remember(m)
-	if blob.Shared(d.Digest) {
-		x.cache.Refer(d.Digest, m.Refs()...)
-		x.cache.KeepName(x.imageName(), d)
-	}
-	if m.Stated {
-		x.heads.Add(d.Digest, d)
-	}
 	if x.manifestHeader(d); x.r.Method == http.MethodHead || x.status == http.StatusNotModified {
 		return nil
 	}
@@ -92,6 +76,32 @@ func (x *exchange) manifest(ctx context.Context) error {
 		x.prefetch.offer(image{manifest: d.Digest, blobs: m.Blobs, origin: x.blobs()})
 	}
 	return nil
+}
+
+// read brings the manifest d, or what the tag is by then if that is asked for and
+// has moved on, and keeps what it says.
+func (x *exchange) read(ctx context.Context, d blob.Descriptor) (blob.Descriptor, *manifest.Manifest, []byte, error) {
+	m, body, err := x.load(ctx, d)
+	for moves := 0; x.req.Tag != "" && errors.Is(err, blob.ErrNotFound) && moves < maxMoves; moves++ {
+		var to blob.Descriptor
+		if to, err = x.moved(ctx, d, err); err == nil {
+			d = to
+			m, body, err = x.load(ctx, d)
+		}
+	}
+	if err != nil {
+		return blob.Descriptor{}, nil, nil, err
+	}
+	d.Size, d.MediaType = int64(len(body)), m.MediaType
+	x.remember(m)
+	if blob.Shared(d.Digest) {
+		x.cache.Refer(d.Digest, m.Refs()...)
+		x.cache.KeepName(x.imageName(), d)
+	}
+	if m.Stated {
+		x.heads.Add(d.Digest, d)
+	}
+	return d, m, body, nil
 }
 
 // coming says whether the cache has or gets a blob.
@@ -161,6 +171,9 @@ func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 		staleIfError = forEver - maxAge
 	}
 	var err error
+	if x.anew {
+		maxAge = 0
+	}
 	d, ok := x.preferred(key, accept, maxAge)
 	if !ok {
 		d, err = x.tags.resolve(ctx, key, maxAge, func(ctx context.Context) (blob.Descriptor, error) {

@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -105,13 +107,7 @@ func (f *prefetcher) offer(img image) {
 	if f.unwanted.Contains(img.manifest) {
 		return
 	}
-	var missing []blob.Descriptor
-	for _, d := range img.blobs {
-		if _, ok := f.cache.Stat(d.Digest); !ok {
-			missing = append(missing, d)
-		}
-	}
-	if img.blobs = missing; len(missing) == 0 {
+	if img.blobs = f.missing(img.blobs); len(img.blobs) == 0 {
 		return
 	}
 	f.mu.Lock()
@@ -123,8 +119,16 @@ func (f *prefetcher) offer(img image) {
 	case f.queue <- img:
 		f.busy[img.manifest] = true
 	default:
-		f.metrics.prefetch.WithLabelValues("dropped").Add(float64(len(missing)))
+		f.metrics.prefetch.WithLabelValues("dropped").Add(float64(len(img.blobs)))
 	}
+}
+
+// missing returns those that are not in the cache.
+func (f *prefetcher) missing(blobs []blob.Descriptor) []blob.Descriptor {
+	return slices.DeleteFunc(slices.Clone(blobs), func(d blob.Descriptor) bool {
+		_, ok := f.cache.Stat(d.Digest)
+		return ok
+	})
 }
 
 // run works on queued images until ctx ends.
@@ -137,7 +141,7 @@ func (f *prefetcher) run(ctx context.Context) {
 				case <-ctx.Done():
 					return
 				case img := <-f.queue:
-					f.fetchImage(ctx, img)
+					f.work(ctx, img)
 				}
 			}
 		})
@@ -145,22 +149,34 @@ func (f *prefetcher) run(ctx context.Context) {
 	workers.Wait()
 }
 
-func (f *prefetcher) fetchImage(ctx context.Context, img image) {
+// work fetches a queued image.
+func (f *prefetcher) work(ctx context.Context, img image) {
 	defer func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		delete(f.busy, img.manifest)
 	}()
+	_ = f.fetchImage(ctx, img) // which logs
+}
+
+// fetchImage brings the blobs of an image, and returns when each is whole or
+// cannot be had; the error is that of the first which cannot.
+func (f *prefetcher) fetchImage(ctx context.Context, img image) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	started, end := context.WithCancel(ctx)
 	end()
-	ended := make(chan blob.Descriptor)
+	ended := make(chan outcome)
 	open, openSize := 0, int64(0)
+	var failed error
+	await := func() {
+		e := <-ended
+		open, openSize = open-1, openSize-e.blob.Size
+		failed = cmp.Or(failed, e.err)
+	}
 	for _, d := range img.blobs {
 		for open > 0 && !mayOpen(open, openSize, d.Size) {
-			openSize -= (<-ended).Size
-			open--
+			await()
 		}
 		if ctx.Err() != nil {
 			break
@@ -170,8 +186,8 @@ func (f *prefetcher) fetchImage(ctx context.Context, img image) {
 		_, _ = f.fetcher.Fetch(started, d, img.origin)
 		open, openSize = open+1, openSize+d.Size
 		go func() {
-			defer func() { ended <- d }()
 			err := f.fetchBlob(ctx, d, img.origin)
+			defer func() { ended <- outcome{d, err} }()
 			switch {
 			case err == nil:
 				f.metrics.prefetch.WithLabelValues("ok").Inc()
@@ -184,9 +200,16 @@ func (f *prefetcher) fetchImage(ctx context.Context, img image) {
 			}
 		}()
 	}
-	for ; open > 0; open-- {
-		<-ended
+	for open > 0 {
+		await()
 	}
+	return cmp.Or(failed, context.Cause(ctx))
+}
+
+// outcome is a blob that was to be had, and why it was not.
+type outcome struct {
+	blob blob.Descriptor
+	err  error
 }
 
 // mayOpen reports whether one more fill, of size bytes, may be open beside some

@@ -28,6 +28,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -114,6 +115,8 @@ type Proxy struct {
 	rotten *lru.Cache[digest.Digest, time.Time]
 	// reprovePatience is the constant of that name; tests have less.
 	reprovePatience time.Duration
+	// waiting is how many clients follow a fill.
+	waiting atomic.Int64
 }
 
 // New returns a Proxy that serves at once; Run adds prefetching and healing.
@@ -180,6 +183,8 @@ type exchange struct {
 	who    policy.Who
 	// sure: the registry said that what is asked for is in this repository.
 	sure bool
+	// anew: what a tag is is asked, however long it may be believed.
+	anew bool
 	// status is that of the headers that went out, 0 before.
 	status int
 

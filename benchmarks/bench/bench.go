@@ -39,7 +39,7 @@ const (
 
 // others are the programs beside shoal whose versions matter.
 func others() []string {
-	return []string{"containerd", "curl", "docker-registry", "dockerd", "nginx", "podman"}
+	return []string{"containerd", "curl", "docker-registry", "dockerd", "nginx", "podman", "skopeo"}
 }
 
 // measure measures what the options name. What could not be measured is in the

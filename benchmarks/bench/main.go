@@ -92,7 +92,7 @@ func (o *options) run(ctx context.Context) (int, error) {
 }
 
 func needed() []string {
-	return []string{"docker-registry", "dockerd", "docker", "containerd", "ctr", "podman", "runc", "nginx", "curl", "busybox", "ip", "tc", "nsenter", "unshare", "mount"}
+	return []string{"docker-registry", "dockerd", "docker", "containerd", "ctr", "podman", "runc", "skopeo", "nginx", "curl", "busybox", "ip", "tc", "nsenter", "unshare", "mount"}
 }
 
 // measurement is one of the things that are measured.
@@ -115,6 +115,7 @@ func measurements() []measurement {
 		{"tag", measureTag},
 		{"limits", measureLimits},
 		{"warm", measureWarm},
+		{"seed", measureSeed},
 		{"alone", measureAlone},
 		{"memory", measureMemory},
 		{"idle", measureIdle},

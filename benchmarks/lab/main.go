@@ -99,7 +99,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.folder, "scenarios", ownScenarios(), "folder of scenarios; they are played in the order of the file names")
 	flags.Var(&o.only, "only", "play only these scenarios (names, with commas between); "+dockerdsName+" is docker pull")
-	flags.Var(&o.contenders, "contenders", "let these play every scenario (default: shoal, and the rivals that the scenario names): shoal, aria2, direct, docker-registry, and those of -adapter")
+	flags.Var(&o.contenders, "contenders", "let these play every scenario (default: shoal, and the rivals that the scenario names): shoal, preheat, aria2, direct, docker-registry, and those of -adapter")
 	flags.Var(&o.adapters, "adapter", "YAML file that describes another contender, which a command starts (see benchmarks/lab/docker-registry.yaml)")
 	flags.IntVar(&o.runs, "runs", 7, "interleaved runs of each contender on each scenario")
 	flags.DurationVar(&o.budget, "budget", 4*time.Minute, "time of one contender on one scenario, after which it has no more runs")
@@ -204,7 +204,7 @@ func (o *options) allContenders(p *plan) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []contender{shoal{commit: p.commit}, &aria2{torrents: map[string]string{}}, direct{}, cache}
+	all := []contender{shoal{commit: p.commit}, preheat{shoal{commit: p.commit}}, &aria2{torrents: map[string]string{}}, direct{}, cache}
 	wanted := slices.Clone(o.contenders)
 	for _, file := range o.adapters {
 		c, err := loadAdapter(file)

@@ -26,21 +26,10 @@ func (shoal) expect(*scenario.Scenario) float64 { return 1.2 }
 // idle is what issue 3 asks for: connections that were made are used by then.
 func (shoal) idle() time.Duration { return 10 * time.Second }
 
-// crew prepares a node on every machine: an identity, and whom to join.
+// crew prepares a node on every machine.
 func (shoal) crew(ctx context.Context, st *stage) (crew, error) {
-	c := &shoalCrew{stage: st}
-	for i, host := range st.nodes {
-		// The first three are what a cluster has as its addresses to join.
-		n, err := program.NewNode(ctx, host, program.NodeConfig{
-			Shoal: st.shoal, Name: "shoal", SwarmKey: st.key, Upstream: st.upstream,
-			Join: c.members[:min(i, 3)], Args: append([]string{"--no-mdns"}, c.zone(i)...),
-		})
-		if err != nil {
-			return nil, err
-		}
-		c.members = append(c.members, n)
-	}
-	return c, nil
+	members, err := st.shoals(ctx)
+	return &shoalCrew{stage: st, members: members}, err
 }
 
 // shoalCrew is a node on every machine.
@@ -50,11 +39,11 @@ type shoalCrew struct {
 }
 
 // zone returns the arguments that tell a node its zone.
-func (c *shoalCrew) zone(node int) []string {
-	if len(c.zones) == 0 {
+func (st *stage) zone(node int) []string {
+	if len(st.zones) == 0 {
 		return nil
 	}
-	return []string{"--zone", fmt.Sprintf("site-%d", node%len(c.zones))}
+	return []string{"--zone", fmt.Sprintf("site-%d", node%len(st.zones))}
 }
 
 func (c *shoalCrew) start(ctx context.Context, node int) error { return c.members[node].Start(ctx) }

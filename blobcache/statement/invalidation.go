@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// Validity is how long an invalidation is good: a swarm hears of it within
+	// Validity is how long an order (an invalidation, a preheat) is good: a swarm hears of it within
 	// seconds, and what is not good any more need not be remembered against
 	// being said again.
 	Validity = 10 * time.Minute
@@ -22,7 +22,7 @@ const (
 	MaxImage = 2*255 + 128 + 2
 )
 
-// ErrTime means that an invalidation is not good any more, or not yet.
+// ErrTime means that an order is not good any more, or not yet.
 var ErrTime = errors.New("statement is not of this time")
 
 // Invalidation asks whoever trusts its signer to forget what is known of an
@@ -57,13 +57,23 @@ func checkImage(image string) error {
 // Check returns nil if the signer has said that, and it is good at the time now.
 // Errors: ErrTime, ErrSignature.
 func (i Invalidation) Check(now time.Time) error {
-	switch age := now.Sub(i.Issued); {
+	if err := timely(i.Issued, now); err != nil {
+		return err
+	}
+	if !ed25519.Verify(i.Signer[:], i.text(), i.signature[:]) {
+		return ErrSignature
+	}
+	return nil
+}
+
+// timely returns nil if what was said at the time issued is good at the time now.
+// Error: ErrTime.
+func timely(issued, now time.Time) error {
+	switch age := now.Sub(issued); {
 	case age < -Skew:
 		return fmt.Errorf("%w: it comes %v too early: look at the clocks", ErrTime, -age.Round(time.Second))
 	case age > Validity+Skew:
 		return fmt.Errorf("%w: it is %v old", ErrTime, age.Round(time.Second))
-	case !ed25519.Verify(i.Signer[:], i.text(), i.signature[:]):
-		return ErrSignature
 	}
 	return nil
 }

@@ -7,6 +7,7 @@
 //	endorsement    "The SHA-256 of the chain of this blob is SUM"
 //	lease          "A registry told me at TIME that TAG is this manifest; believe it until TIME"
 //	invalidation   "Forget what you know of IMAGE; it was TIME when I said so"
+//	preheat        "Fetch IMAGE for PLATFORMS if you are one of TO; it was TIME when I said so"
 //
 // A voucher proves nothing about the bytes. It makes one member answer for
 // them, whoever passes them on: whatever does not match its voucher is the
@@ -19,17 +20,17 @@
 //
 // Vouchers and endorsements are meant to stand beside what they are about, so
 // that they name neither blob nor piece: the checker says what they are, and the
-// signature of another blob, size, piece or kind does not pass. Invalidations and
-// leases stand alone and are good for a while only, so that they cannot be said
-// again later. What is signed begins with the name of the kind and a version, and has
-// one form for one meaning, so that no other use of the same key, in a TLS
-// certificate or a record of libp2p, can be taken for it. Keys are Ed25519 keys
-// (RFC 8032): those in the peer IDs of members, and those that operators make
-// for themselves. Of any other kind there are no statements.
+// signature of another blob, size, piece or kind does not pass. Invalidations,
+// leases and preheats stand alone and are good for a while only, so that they
+// cannot be said again later. What is signed begins with the name of the kind and
+// a version, and has one form for one meaning, so that no other use of the same
+// key, in a TLS certificate or a record of libp2p, can be taken for it. Keys are
+// Ed25519 keys (RFC 8032): those in the peer IDs of members, and those that
+// operators make for themselves. Of any other kind there are no statements.
 //
 // What always holds: parsing looks at no more than Size, EndorsementSize,
-// MaxLeaseSize or MaxInvalidation bytes and accepts one form only. The package does no I/O, keeps
-// no state and starts no goroutines.
+// MaxLeaseSize, MaxInvalidation or MaxPreheat bytes and accepts one form only. The
+// package does no I/O, keeps no state and starts no goroutines.
 package statement
 
 import (

@@ -62,7 +62,7 @@ func putImage(tb testing.TB, s *service, name string, sizes ...int64) digest.Dig
 		tb.Fatal(err)
 	}
 	root := put(m.MediaType, int64(len(body)), 0, body)
-	if _, _, err := s.proxy.Manifest(tb.Context(), root.Digest); err != nil {
+	if _, _, err := s.proxy.Stored(tb.Context(), root.Digest); err != nil {
 		tb.Fatal(err)
 	}
 	s.cache.KeepName(name, blob.Descriptor{Digest: root.Digest, Size: root.Size, MediaType: root.MediaType})

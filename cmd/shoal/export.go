@@ -116,7 +116,7 @@ func (e *export) root(ctx context.Context, d digest.Digest, names []string, adde
 // load of it: an entry for each image, that of this machine's platform first, an
 // empty one for what is no image.
 func (e *export) manifest(ctx context.Context, d digest.Digest, called string, depth int) (all []archive.DockerImage, err error) {
-	m, body, err := e.s.proxy.Manifest(ctx, d)
+	m, body, err := e.s.proxy.Stored(ctx, d)
 	if err != nil {
 		return nil, lacking(called, d, err)
 	}

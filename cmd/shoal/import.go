@@ -175,7 +175,7 @@ func (in *intake) complete(d blob.Descriptor, depth int, parts map[digest.Digest
 		return err
 	}
 	in.s.cache.Remember(d) // its media type, which its own bytes may not state
-	m, _, err := in.s.proxy.Manifest(in.ctx, d.Digest)
+	m, _, err := in.s.proxy.Stored(in.ctx, d.Digest)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", archive.ErrInvalid, d.Digest, err)

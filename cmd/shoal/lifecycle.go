@@ -31,13 +31,14 @@ func (s *service) run(stop, hurry context.Context) (err error) {
 	work, end := context.WithCancel(context.WithoutCancel(stop))
 	defer end()
 	g, work := errgroup.WithContext(work)
-	for name, part := range map[string]func(context.Context) error{"cache": s.cache.Run, "swarm": s.node.Run, "prefetch": s.proxy.Run, "reports": s.seen.Run} {
+	for name, part := range map[string]func(context.Context) error{"cache": s.cache.Run, "swarm": s.node.Run, "prefetch": s.proxy.Run, "reports": s.seen.Run, "seeder": s.seed} {
 		g.Go(func() error { return lasting(work, name, part) })
 	}
-	g.Go(s.mirror.serve)
-	g.Go(s.admin.serve)
+	for _, e := range s.endpoints() {
+		g.Go(e.serve)
+	}
 	g.Go(func() error { return s.reportToManager(work) })
-	g.Go(func() error { return s.obeyHangups(work) })
+	g.Go(func() error { return s.reload(work) })
 	g.Go(func() error {
 		defer s.closeServers()
 		defer end()
@@ -85,9 +86,18 @@ func (s *service) drain(hurry context.Context) error {
 	return err
 }
 
+// endpoints are those that there are.
+func (s *service) endpoints() []endpoint {
+	all := []endpoint{s.mirror, s.admin}
+	if s.webhook.listener != nil {
+		all = append(all, s.webhook)
+	}
+	return all
+}
+
 // closeServers cuts all connections.
 func (s *service) closeServers() {
-	for _, e := range []endpoint{s.mirror, s.admin} {
+	for _, e := range s.endpoints() {
 		// Their listeners are all that can fail to close, and are at their end.
 		_ = e.server.Close()
 	}

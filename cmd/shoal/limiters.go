@@ -1,11 +1,7 @@
 package main
 
 import (
-	"context"
-	"os"
-	"os/signal"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -72,32 +68,5 @@ func (s *service) setLimits(rules map[string]pace.Rules) {
 			one.Set(r)
 			s.log.Info("limit changed", "limit", one.name, "rules", r.String())
 		}
-	}
-}
-
-// obeyHangups reads the settings again at each SIGHUP, and takes the limits from
-// them. What is wrong there changes nothing.
-func (s *service) obeyHangups(ctx context.Context) error {
-	if s.reread == nil {
-		return nil
-	}
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-hangups:
-		}
-		cfg, err := s.reread()
-		if err != nil {
-			s.log.Error("settings are not read again: correct them", "error", err)
-			continue
-		}
-		s.log.Info("settings read again: limits count at once, others when the node is started again")
-		settings := cfg.Limits()
-		s.limits.settings.Store(&settings)
-		s.setLimits(settings)
 	}
 }

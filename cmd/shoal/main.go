@@ -37,6 +37,9 @@ type cli struct {
 	Peers    peersCmd    `cmd:"" help:"List the members of the swarm, what was traded with each, and who is banned."`
 	Pulls    pullsCmd    `cmd:"" help:"List the last pulls, or show of one where its time went."`
 	Limits   limitsCmd   `cmd:"" help:"Show the limits of bytes a second, or change them."`
+	Pull     pullCmd     `cmd:"" help:"Have the node of this machine fetch images."`
+	Preheat  preheatCmd  `cmd:"" help:"Have the node of this machine and other members fetch images."`
+	Seeder   seederCmd   `cmd:"" help:"Show what the node fetches by itself, before anybody asks."`
 	ID       idCmd       `cmd:"" name:"id" help:"Print the node's peer ID."`
 	SwarmKey swarmKeyCmd `cmd:"" name:"swarm-key" help:"Make the key that closes a swarm to strangers."`
 	Key      keyCmd      `cmd:"" help:"Make the key of who may tell all nodes what to do."`
@@ -121,5 +124,9 @@ func withVariable(v *kong.Value) string {
 	if v.Flag == nil || v.Name == "help" || slices.Contains(v.Flag.Envs, "-") {
 		return v.Help
 	}
-	return v.Help + " ($" + config.Variable(v.Name) + ")"
+	variable := config.Variable(v.Name)
+	if len(v.Tag.Envs) > 0 { // another one, where that is a setting of the node
+		variable = v.Tag.Envs[0]
+	}
+	return v.Help + " ($" + variable + ")"
 }

@@ -36,7 +36,7 @@ and the second:
 
 "shoal help configuration" shows a file, "shoal help registries" other registries, "shoal help runtimes" how to point a runtime at the node.
 
-On SIGHUP the limits (--max-...) are read again from the file. On SIGTERM and SIGINT running downloads get 30 s to end; a second signal ends at once. Where a port was given as 0, DIR/listen.json says which it is.`
+On SIGHUP the node reads its settings again, and takes from them the limits (--max-...) and what it is to fetch by itself ("shoal help seeders"); others need a restart. On SIGTERM and SIGINT running downloads get 30 s to end; a second signal ends at once. Where a port was given as 0, DIR/listen.json says which it is.`
 }
 
 // Run is a node until a signal, or until a part of it fails.
@@ -57,11 +57,13 @@ func (c serveCmd) Run(env environment) error {
 	limitMemory(os.LookupEnv)
 	stop, hurry, release := interrupts(env.ctx)
 	defer release()
+	hangups, forget := hangups()
+	defer forget()
 	s, err := newService(env.ctx, cfg, log)
 	if err != nil {
 		return err
 	}
-	s.reread = read
+	s.hangups, s.reread = hangups, read
 	return s.run(stop, hurry)
 }
 

@@ -27,6 +27,7 @@ import (
 	"shoal/proxy"
 	"shoal/proxy/origin"
 	"shoal/proxy/pull"
+	"shoal/seeder"
 )
 
 // service is a node: every part of it, opened and wired, not yet running.
@@ -47,7 +48,11 @@ type service struct {
 	mirror endpoint
 	admin  endpoint
 
-	reread   func() (config.Config, error) // the settings, at SIGHUP; nil: never
+	seeder  *seeder.Seeder
+	webhook endpoint         // without a server if there is none
+	hangups <-chan os.Signal // SIGHUP; at each the settings are read again
+	reread  func() (config.Config, error)
+
 	stopping atomic.Bool
 }
 
@@ -64,7 +69,7 @@ func newService(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 			err = errors.Join(err, s.close())
 		}
 	}()
-	for _, open := range []func(context.Context) error{s.openCache, s.openPulls, s.listen, s.joinable, s.wire} {
+	for _, open := range []func(context.Context) error{s.openCache, s.openPulls, s.listen, s.joinable, s.wire, s.openSeeder} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
@@ -157,6 +162,7 @@ func (s *service) joinable(ctx context.Context) error {
 		Lease:       s.lease,
 		Upload:      s.limits.upload.Limiter,
 		Download:    s.limits.download.Limiter,
+		Preheat:     s.fetchOrdered,
 		Version:     version(),
 		Cache:       s.cache,
 		Logger:      s.log,
@@ -239,15 +245,23 @@ func (s *service) wire(context.Context) (err error) {
 		return err
 	}
 	s.mirror.server = s.proxy.Server()
-	s.admin.server = &http.Server{
-		Handler:           admin.Handler(admin.Options{Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Pulls: s.pulls, Limits: s.limits.state, SetLimits: s.setLimits, Cache: s.cacheVerbs(), Unready: s.unready, Logger: s.log}),
+	s.admin.server = smallServer(admin.Handler(admin.Options{
+		Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Pulls: s.pulls, Limits: s.limits.state, SetLimits: s.setLimits, Cache: s.cacheVerbs(), Pull: s.pull, Preheat: s.preheat,
+		Seeder: func() seeder.Report { return s.seeder.Report() }, Look: s.lookNow, Unready: s.unready, Logger: s.log,
+	}), s.log)
+	return nil
+}
+
+// smallServer serves small requests and answers.
+func smallServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	return nil
 }
 
 // unready returns why the node should not be used, or "".
@@ -346,7 +360,7 @@ func (s *service) close() error {
 	if s.node != nil {
 		errs = append(errs, s.node.Close())
 	}
-	for _, e := range []endpoint{s.mirror, s.admin} {
+	for _, e := range s.endpoints() {
 		if e.listener != nil {
 			// It may have been closed by its server.
 			_ = e.listener.Close()

@@ -113,6 +113,7 @@ func (m *scratch) blockRules() []rule {
 	return []rule{
 		{`^  dockerd / containerd / podman +other machines`, nothing}, // a drawing
 		{`^\{`, checkDaemonJSON},
+		{`^notifications:\n`, nothing}, // of docker-registry; seen end to end (e2e.TestRegistryTellsSeeder)
 		{`^[a-z-]+:( |\n)`, m.configFile},
 		{`^#!/bin/sh\n`, m.credentialHelper},
 		// What containerd and podman make of these is seen end to end
@@ -131,7 +132,8 @@ func (m *scratch) commandRules() []rule {
 		{`^shoal demo`, m.parses},                          // is run by testdata/script/demo.txtar
 		{`^shoal pulls \d+`, m.parses},                     // is run by testdata/script/pulls.txtar
 		{`^shoal cache (rm|export|import)( |$)`, m.parses}, // are run by testdata/script/cache-order.txtar and cache-archive.txtar
-		{`^(shoal|chmod|echo|curl) `, m.shell},
+		{`^shoal (pull|preheat) |^curl .*/api/v1/pull$`, m.asksRegistry},
+		{`^(shoal|chmod|echo|curl|openssl) `, m.shell},
 		{`^make( |$)`, m.make},
 		{`^(cd /.* && )?go run \./`, m.goRun},
 		{`^go (test|tool) `, m.goTool},
@@ -218,7 +220,7 @@ func (m *scratch) command(t *testing.T, line string, env ...string) *exec.Cmd {
 // shell runs a command beside a node, and wants it to succeed.
 func (m *scratch) shell(t *testing.T, line string) {
 	t.Helper()
-	asksNode := strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "shoal status") || strings.HasPrefix(line, "shoal peers") || line == "shoal pulls" || strings.HasPrefix(line, "shoal limits") || strings.HasPrefix(line, "shoal cache ")
+	asksNode := strings.HasPrefix(line, "curl ") || strings.HasPrefix(line, "shoal status") || strings.HasPrefix(line, "shoal peers") || line == "shoal pulls" || strings.HasPrefix(line, "shoal limits") || strings.HasPrefix(line, "shoal cache ") || strings.HasPrefix(line, "shoal seeder")
 	if asksNode && len(m.nodes) == 0 {
 		m.serve(t, "shoal serve")
 	}
@@ -235,6 +237,18 @@ func (m *scratch) shell(t *testing.T, line string) {
 			t.Fatal(err)
 		}
 		checkDaemonJSON(t, string(text))
+	}
+}
+
+// asksRegistry runs a command that wants something of a public registry, which
+// is not there: it must come as far as that.
+func (m *scratch) asksRegistry(t *testing.T, line string) {
+	t.Helper()
+	other := newScratch(t) // m's nodes may know other registries
+	other.serve(t, "shoal serve --registry docker.io=http://127.0.0.1:1 --registry ghcr.io=http://127.0.0.1:1")
+	out, err := other.command(t, line, "SHOAL_ADMIN="+other.nodes[0].Admin).CombinedOutput()
+	if !bytes.Contains(out, []byte("docker.io/library/nginx:1.27")) || !bytes.Contains(out, []byte("127.0.0.1:1")) {
+		t.Errorf("%s: %v\n%s", line, err, out)
 	}
 }
 

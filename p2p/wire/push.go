@@ -12,6 +12,8 @@ import (
 const (
 	// PushProtocol is the protocol of such a stream.
 	PushProtocol = "/shoal/push/1"
+	// PreheatProtocol is the protocol of a stream that begins with a preheat.
+	PreheatProtocol = "/shoal/preheat/1"
 	// MaxPush bounds the body of a push, in bytes.
 	MaxPush = 4 << 10
 )
@@ -20,10 +22,15 @@ const (
 // not know.
 type PushKind byte
 
-// The kinds.
+// The kinds. PushInvalidation and PushLease go alone over PushProtocol; the others
+// over PreheatProtocol, where an order is answered by how far it is, again and
+// again until the stream ends, or by why it is refused.
 const (
 	PushInvalidation PushKind = 1 // the body is a statement.Invalidation
 	PushLease        PushKind = 2 // a statement.Lease
+	PushPreheat      PushKind = 3 // a statement.Preheat
+	PushProgress     PushKind = 4 // what Options.Preheat of package p2p tells
+	PushRefusal      PushKind = 5 // a sentence
 )
 
 // AppendPush appends a push to b.

@@ -159,7 +159,7 @@ func (c *Client) authorization(ctx context.Context, up *upstream, q request) (au
 // the same.
 func (c *Client) meet(ctx context.Context, up *upstream, q request, refused authorization, resp *http.Response) (authorization, error) {
 	challenges := auth.Parse(resp.Header.Values("WWW-Authenticate"))
-	bearer, noBearer := auth.Find(challenges, up.base.Scheme == "http", "repository:"+up.repository(q.repo)+":pull")
+	bearer, noBearer := auth.Find(challenges, up.base.Scheme == "http", q.scope(up))
 	if noBearer == nil && up.unlisted {
 		_, noBearer = public.Name(bearer.Realm.Host)
 	}

@@ -43,7 +43,7 @@ type request struct {
 	method string
 	kind   string
 	repo   string
-	path   string // below /v2/REPO, without a slash in front
+	path   string // below /v2/REPO, or /v2 if there is no repo, without a slash in front
 	query  string
 	header http.Header
 	by     time.Time // when the answer must be there
@@ -132,7 +132,10 @@ func try[T any](ctx context.Context, c *Client, up *upstream, q request, read fu
 // attempt asks one upstream, with a token and through redirects as it wants.
 // The answer is a success; its body is a *body.
 func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Response, error) {
-	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + up.repository(q.repo) + "/" + q.path, RawQuery: q.query}
+	u := &url.URL{Scheme: up.base.Scheme, Host: up.base.Host, Path: "/v2/" + q.path, RawQuery: q.query}
+	if q.repo != "" {
+		u.Path = "/v2/" + up.repository(q.repo) + "/" + q.path
+	}
 	key := targetKey{registry: up.label, client: q.client.sum(), method: q.method, url: u.String()}
 	if to := c.targets.get(key); to != nil {
 		resp, err := c.send(ctx, up, q.as(kindRedirect), q.request(to, ""))
@@ -152,6 +155,14 @@ func (c *Client) attempt(ctx context.Context, up *upstream, q request) (*http.Re
 		return nil, err
 	}
 	return c.follow(ctx, up, q, key, resp)
+}
+
+// scope is what a token for q is for, where a challenge does not say.
+func (q request) scope(up *upstream) string {
+	if q.repo == "" {
+		return "registry:catalog:*"
+	}
+	return "repository:" + up.repository(q.repo) + ":pull"
 }
 
 // request returns q as an HTTP request for u, with that Authorization if it is

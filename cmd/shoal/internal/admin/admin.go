@@ -20,6 +20,8 @@ import (
 	"shoal/cmd/shoal/internal/pulls"
 
 	"shoal/blobcache/pace"
+
+	"shoal/seeder"
 )
 
 // Options are what the endpoint reports on.
@@ -38,13 +40,23 @@ type Options struct {
 	Limits    func() []Limit
 	SetLimits func(map[string]pace.Rules)
 	Cache     CacheVerbs
+	// Pull fetches images and calls tell again and again with how far each is, the
+	// last time when all have ended; until then ErrRefused if that is not to be.
+	Pull func(ctx context.Context, ask Pull, tell func([]Progress)) error
+	// Preheat is Pull for this node and members that a trusted key names.
+	Preheat func(ctx context.Context, ask Preheat, tell func([]Progress)) error
+	// Seeder tells what the node fetches by itself; Look has it look at a
+	// selection now, or at all: ErrRefused if there is no such one.
+	Seeder func() seeder.Report
+	Look   func(selection string) error
 	// Unready returns why the node should not be used yet or any more, or "".
 	Unready func() string
 	Logger  *slog.Logger
 }
 
 // Handler serves /healthz, /readyz, /metrics, /api/v1/status, /api/v1/peers,
-// /api/v1/pulls, /api/v1/limits and /api/v1/cache, with what is below them.
+// /api/v1/pull, /api/v1/preheat, and /api/v1/pulls, /api/v1/limits,
+// /api/v1/seeder and /api/v1/cache, with what is below them.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -65,12 +77,16 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/v1/pulls", func(w http.ResponseWriter, _ *http.Request) {
 		o.writeJSON(w, Pulls{Pulls: o.Pulls.List()})
 	})
-	mux.HandleFunc("GET /api/v1/pulls/{id}", o.servePull)
+	mux.HandleFunc("GET /api/v1/pulls/{id}", o.serveReport)
 	mux.HandleFunc("POST "+invalidatePath, o.serveInvalidate)
 	mux.HandleFunc("GET "+limitsPath, func(w http.ResponseWriter, _ *http.Request) { o.writeJSON(w, Limits{o.Limits()}) })
 	mux.HandleFunc("PUT "+limitsPath, o.serveSetLimits)
 	mux.HandleFunc("POST "+limitsPath, o.serveSetLimits)
 	o.handleCache(mux)
+	mux.HandleFunc("POST "+pullPath, o.servePull)
+	mux.HandleFunc("POST "+preheatPath, o.servePreheat)
+	mux.HandleFunc("GET /api/v1/seeder", func(w http.ResponseWriter, _ *http.Request) { o.writeJSON(w, o.Seeder()) })
+	mux.HandleFunc("POST "+lookPath, o.serveLook)
 	return mux
 }
 

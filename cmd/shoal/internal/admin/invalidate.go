@@ -24,11 +24,8 @@ type Invalidated struct {
 // serveInvalidate answers POST of an Invalidate.
 func (o Options) serveInvalidate(w http.ResponseWriter, r *http.Request) {
 	var ask Invalidate
-	if !forPrograms(w, r, jsonType) {
-		return
-	}
-	if err := decode(w, r, &ask); err != nil || (ask.Image == "") == (len(ask.Statement) == 0) {
-		http.Error(w, "use {\"image\": NAME} or {\"statement\": BASE64}", http.StatusBadRequest)
+	usable := func() bool { return (ask.Image == "") != (len(ask.Statement) == 0) }
+	if !readAsk(w, r, &ask, usable, `{"image": NAME} or {"statement": BASE64}`) {
 		return
 	}
 	done, err := o.Invalidate(r.Context(), ask)

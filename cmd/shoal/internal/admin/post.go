@@ -14,8 +14,8 @@ import (
 const (
 	jsonType = "application/json"
 	// maxBody bounds the body of a request in JSON, in bytes: a statement in
-	// base64 has a thousand, the names of a hundred images some more.
-	maxBody = 8 << 10
+	// base64 has a thousand, and a hundred images have as many names.
+	maxBody = 64 << 10
 )
 
 // ErrRefused means that a node does not do what it is asked, for the reason that
@@ -44,6 +44,19 @@ func decode(w http.ResponseWriter, r *http.Request, ask any) error {
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	dec.DisallowUnknownFields()
 	return dec.Decode(ask)
+}
+
+// readAsk reads a request to do something into ask, or answers that it is none:
+// use tells what would be.
+func readAsk(w http.ResponseWriter, r *http.Request, ask any, usable func() bool, use string) bool {
+	if !forPrograms(w, r, jsonType) {
+		return false
+	}
+	if err := decode(w, r, ask); err != nil || !usable() {
+		http.Error(w, "use "+use, http.StatusBadRequest)
+		return false
+	}
+	return true
 }
 
 // failed answers that what was to be done failed.

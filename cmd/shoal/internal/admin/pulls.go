@@ -22,8 +22,8 @@ type Pulls struct {
 
 const svgEnding = ".svg"
 
-// servePull answers /api/v1/pulls/ID, and /api/v1/pulls/ID.svg with a picture.
-func (o Options) servePull(w http.ResponseWriter, r *http.Request) {
+// serveReport answers /api/v1/pulls/ID, and /api/v1/pulls/ID.svg with a picture.
+func (o Options) serveReport(w http.ResponseWriter, r *http.Request) {
 	name, picture := strings.CutSuffix(r.PathValue("id"), svgEnding)
 	id, err := strconv.Atoi(name)
 	if err != nil {

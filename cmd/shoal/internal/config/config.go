@@ -8,7 +8,8 @@
 // over the environment, the environment over the file, the file over the
 // default; lists are replaced as a whole, registries name by name: flags and
 // environment hold a registry's upstreams, and what else is set about it stands
-// in the file, under registry.NAME. Every error
+// in the file, under registry.NAME, and so does what the node fetches by
+// itself, under seeder. Every error
 // is an *Error that says where the wrong word stands: the flag, the variable,
 // or file, line, column and key.
 package config
@@ -24,6 +25,7 @@ import (
 	"shoal/blobcache/pace"
 	"shoal/blobcache/statement"
 	"shoal/proxy/origin"
+	"shoal/seeder"
 )
 
 // Config is everything that can be set about a node. Load checked all of it.
@@ -58,7 +60,8 @@ type Config struct {
 	BehindNAT                         Reachability
 	Relay                             Relay
 	LogLevel                          slog.Level
-	LogFormat                         string   // "text" or "json"
+	LogFormat                         string // "text" or "json"
+	Seeder                            seeder.Config
 	UnknownNames                      []string // variables SHOAL_... of the environment that name no setting, sorted
 }
 
@@ -114,6 +117,9 @@ func Load(flags Flags, environ []string) (Config, error) {
 		}
 	}
 	if err := c.setRegistryKeys(merged); err != nil {
+		return Config{}, err
+	}
+	if err := c.setSeeder(merged); err != nil {
 		return Config{}, err
 	}
 	return c, c.finish(merged)

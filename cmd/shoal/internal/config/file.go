@@ -40,9 +40,12 @@ func parseFile(name string, text []byte) (layer, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if e.name == registryKey {
+			switch e.name {
+			case registryKey:
 				err = f.registries(l, e)
-			} else {
+			case seederKey:
+				err = f.seeder(l, e)
+			default:
 				l[e.name], err = f.setting(e)
 			}
 			if err != nil {
@@ -69,7 +72,7 @@ func (f file) setting(e entry) ([]word, error) {
 	s, known := find(e.name)
 	switch {
 	case !known:
-		return nil, f.errorf(e.key, e.path, "is no setting: there are %s", strings.Join(names(), ", "))
+		return nil, f.errorf(e.key, e.path, "is no setting: there are %s", strings.Join(append(names(), seederKey), ", "))
 	case s.list:
 		return f.list(e)
 	}

@@ -150,7 +150,7 @@ func environment(environ []string) (layer, []string) {
 			l[name] = []word{{text: value, where: variable}}
 		case name == "config":
 			l[name] = []word{{text: value, where: variable}}
-		case slices.Contains([]string{"json", "keep", "watch", "limit", "svg", "output", "dry-run", "until", "rate", "platform", "zstd", "name"}, name): // flags of single verbs, which kong reads
+		case slices.Contains([]string{"json", "keep", "watch", "limit", "svg", "output", "dry-run", "until", "rate", "platform", "zstd", "name", "platform", "to-zone", "peers", "all", "wait"}, name): // flags of single verbs, which kong reads
 		case !serviceLink(variable):
 			unknown = append(unknown, variable)
 		}
