@@ -48,8 +48,11 @@ func TestFind(t *testing.T) {
 		"index:10@5 -> amd64,arm64", "amd64:20@7 -> config,base,top", "config:1", "base:100", "top:200!",
 		"other:20@3 -> config2,base", "config2:2", "untagged:30@9 -> top,gone", "stray:7")
 	set := Find(all, []Name{
-		{"docker.io/a:1", id("index")}, {"docker.io/a:latest", id("index")}, {"docker.io/a@" + string(id("amd64")), id("amd64")},
-		{"docker.io/b@" + string(id("other")), id("other")}, {"docker.io/c:1", id("never here")},
+		{"docker.io/a:1", id("index")},
+		{"docker.io/a:latest", id("index")},
+		{"docker.io/a@" + string(id("amd64")), id("amd64")},
+		{"docker.io/b@" + string(id("other")), id("other")},
+		{"docker.io/c:1", id("never here")},
 	})
 	var got []string
 	for _, img := range set.Images {

@@ -62,7 +62,8 @@ func TestImagesInFiles(t *testing.T) {
 	t.Run("what is read stays", func(t *testing.T) {
 		layer := img.Layers[0]
 		req := must(http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/v2/%s/blobs/%s", program.MirrorURL, img.Repository, layer.Digest), nil))(t)
-		resp := must(nodes[0].Host.Client(patience).Do(req))(t)
+		resp, err := nodes[0].Host.Client(patience).Do(req)
+		check(t, err)
 		defer resp.Body.Close()
 		must(io.ReadFull(resp.Body, make([]byte, 1)))(t)
 		if _, err := l.verb(ctx, nodes[0], "cache", "rm", img.Ref()); err == nil || !strings.Contains(err.Error(), "somebody reads it just now") {

@@ -50,6 +50,7 @@ func registry(t *testing.T) *prometheus.Registry {
 	}
 	counter("shoal_upstream_bytes_total", "registry", map[string]float64{"docker.io": 1, "ghcr.io": 2})
 	counter("shoal_p2p_fetched_bytes_total", "source", map[string]float64{"origin": 1000, "peers": 4})
+	counter("shoal_p2p_other_zone_bytes_total", "x", map[string]float64{"": 2})
 	counter("shoal_proxy_served_bytes_total", "source", map[string]float64{"cache": 8, "fill": 16, "passthrough": 32})
 	counter("shoal_p2p_served_bytes_total", "x", map[string]float64{"": 128})
 	gauge("shoal_cache_bytes", 256)
@@ -113,7 +114,7 @@ func TestStatusTakesBytesFromTheMetrics(t *testing.T) {
 	}
 	want := Status{
 		ID: "12D3", Ready: true, Joined: true, Peers: 1, Members: []Member{{ID: "12D4"}},
-		Bytes: Bytes{Origin: 3, Peers: 4, CacheHits: 8, ServedClients: 56, ServedPeers: 128},
+		Bytes: Bytes{Origin: 3, Peers: 4, OtherZones: 2, CacheHits: 8, ServedClients: 56, ServedPeers: 128},
 		Cache: Cache{Bytes: 256, Budget: 100, Blobs: 512}, Fills: []Fill{},
 	}
 	if !reflect.DeepEqual(s, want) {
@@ -132,7 +133,7 @@ func TestStatusTakesBytesFromTheMetrics(t *testing.T) {
 	if contract.ID == nil || contract.Zone == nil || contract.Joined == nil || contract.Ready == nil || contract.Peers == nil || contract.Fills == nil {
 		t.Errorf("fields of the contract are missing: %s", text)
 	}
-	if want := map[string]int64{"origin": 3, "peers": 4, "cache_hits": 8, "served_clients": 56, "served_peers": 128}; !reflect.DeepEqual(contract.Bytes, want) {
+	if want := map[string]int64{"origin": 3, "peers": 4, "other_zones": 2, "cache_hits": 8, "served_clients": 56, "served_peers": 128}; !reflect.DeepEqual(contract.Bytes, want) {
 		t.Errorf("bytes %v, want %v", contract.Bytes, want)
 	}
 }
