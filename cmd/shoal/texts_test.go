@@ -129,10 +129,13 @@ func (m *scratch) commandRules() []rule {
 	nothing := func(*testing.T, string) {}
 	return []rule{
 		{`^shoal serve( |$)`, m.serve},
-		{`^shoal demo`, m.parses},                          // is run by testdata/script/demo.txtar
-		{`^shoal pulls \d+`, m.parses},                     // is run by testdata/script/pulls.txtar
-		{`^shoal cache (rm|export|import)( |$)`, m.parses}, // are run by testdata/script/cache-order.txtar and cache-archive.txtar
-		{`^shoal (pull|preheat) |^curl .*/api/v1/pull$`, m.asksRegistry},
+		// These are run by the scripts in testdata.
+		{`^shoal demo`, m.parses},
+		{`^shoal pulls \d+`, m.parses},
+		{`^shoal cache (rm|export|import|verify --rate)( |$)`, m.parses},
+		{`^shoal (preheat|seeder look) `, m.parses},
+		{`^shoal (pull|preheat|cache invalidate)$`, m.parses},
+		{`^shoal pull |^curl .*/api/v1/pull$`, m.asksRegistry},
 		{`^(shoal|chmod|echo|curl|openssl) `, m.shell},
 		{`^make( |$)`, m.make},
 		{`^(cd /.* && )?go run \./`, m.goRun},
