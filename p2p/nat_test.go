@@ -167,6 +167,7 @@ func TestRelayRate(t *testing.T) {
 			relay := relayNode(t, key, limits)
 			a, b := hiddenMember(t, key, relay), hiddenMember(t, key, relay)
 			eventually(t, "no reservations", func() bool { return relay.Reachability().Relaying.Reservations == 2 })
+			eventually(t, "they do not know each other", func() bool { return way(b, a) == WayRelayed })
 			d, content := seed(t, a, size)
 			began := time.Now()
 			fetch(t, b, d, content)

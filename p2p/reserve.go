@@ -29,8 +29,10 @@ const (
 	// renewEarly is how long before its end a reservation is renewed.
 	renewEarly = 5 * time.Minute
 	// reserveCheck is how often reservations are looked after when nothing
-	// happens.
+	// happens, and reserveAgain how soon while there is none, but could be: what
+	// was refused waits for longer each time.
 	reserveCheck = time.Minute
+	reserveAgain = time.Second
 )
 
 // reserver keeps a node that is behind NAT reachable over relays: connected
@@ -50,7 +52,7 @@ type reservation struct {
 func newReserver(n *Node) *reserver {
 	return &reserver{
 		n: n, woken: make(chan struct{}, 1), held: make(map[peer.ID]reservation),
-		refused: penalty.NewBox(penalty.Terms{First: 10 * time.Second, Most: 10 * time.Minute, Members: 64}),
+		refused: penalty.NewBox(penalty.Terms{First: reserveAgain, Most: 10 * time.Minute, Members: 64}),
 	}
 }
 
@@ -79,8 +81,6 @@ func (v *reserver) run(ctx context.Context) error {
 		return fmt.Errorf("p2p: relays: %w", err)
 	}
 	defer addresses.Close()
-	ticker := time.NewTicker(reserveCheck)
-	defer ticker.Stop()
 	told := v.n.s.reach.said == BehindNAT // what members were told in the first place
 	for {
 		behind := v.n.s.reach.behind()
@@ -97,11 +97,15 @@ func (v *reserver) run(ctx context.Context) error {
 			v.n.greeter.greetAll(ctx)
 			told = behind
 		}
+		pause := reserveCheck
+		if behind && len(v.held) == 0 && len(v.candidates()) > 0 {
+			pause = reserveAgain
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-v.woken:
-		case <-ticker.C:
+		case <-time.After(pause):
 		}
 	}
 }

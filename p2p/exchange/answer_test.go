@@ -76,6 +76,7 @@ func TestSilentMemberCostsOneMoment(t *testing.T) {
 // Fills of one node believe each other that members are slow.
 func TestFillsTellEachOtherWhoIsSlow(t *testing.T) {
 	m := newMesh(t).member(nil)
+	m.limits.plan.SlowStart = plan.Defaults().SlowStart
 	begin := func() *driver {
 		d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 1 << 20}, blob.Descriptor{Size: 1 << 20})
 		d.plan = plan.New(plan.Config{Size: 1 << 20, PieceSize: 1 << 20, Tuning: m.limits.plan})
