@@ -413,8 +413,18 @@ func TestScrubSchedule(t *testing.T) {
 	})
 }
 
+// long leaves a benchmark out that takes long even for one turn, where it is only
+// looked at whether benchmarks run.
+func long(b *testing.B) {
+	b.Helper()
+	if testing.Short() {
+		b.Skip("takes seconds")
+	}
+}
+
 // The rate of a scrub is what was asked for, within a tenth, on a real clock.
 func BenchmarkScrub(b *testing.B) {
+	long(b)
 	c, err := Open(b.TempDir(), Options{})
 	if err != nil {
 		b.Fatal(err)
@@ -440,6 +450,7 @@ func BenchmarkScrub(b *testing.B) {
 // A cache of 10,000 blobs, a tenth of them manifests, is pruned: what is to go is
 // found out, and the files are deleted.
 func BenchmarkPrune(b *testing.B) {
+	long(b)
 	const manifests, layers = 1000, 9
 	for b.Loop() {
 		b.StopTimer()

@@ -385,7 +385,7 @@ func (m *scratch) goRun(t *testing.T, line string) {
 // goTool runs a command of the go tool in the tree, with each benchmark once.
 func (m *scratch) goTool(t *testing.T, line string) {
 	t.Helper()
-	line = strings.NewReplacer("-count 10", "-benchtime 1x", "old.txt", m.dir+"/old.txt", "new.txt", m.dir+"/new.txt").Replace(line)
+	line = strings.NewReplacer("-count 10", "-benchtime 1x -short", "old.txt", m.dir+"/old.txt", "new.txt", m.dir+"/new.txt").Replace(line)
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
 	cmd.Dir = repository
 	if out, err := cmd.CombinedOutput(); err != nil {
