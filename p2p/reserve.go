@@ -33,6 +33,10 @@ const (
 	// was refused waits for longer each time.
 	reserveCheck = time.Minute
 	reserveAgain = time.Second
+	// meetings is how often a node that has become reachable looks for others,
+	// meetEvery: what one of these is told about the other may take a moment.
+	meetings  = 4
+	meetEvery = 2 * time.Second
 )
 
 // reserver keeps a node that is behind NAT reachable over relays: connected
@@ -81,6 +85,7 @@ func (v *reserver) run(ctx context.Context) error {
 		return fmt.Errorf("p2p: relays: %w", err)
 	}
 	defer addresses.Close()
+	meet := 0
 	told := v.n.s.reach.said == BehindNAT // what members were told in the first place
 	for {
 		behind := v.n.s.reach.behind()
@@ -91,7 +96,7 @@ func (v *reserver) run(ctx context.Context) error {
 			if err := addresses.Emit(event.EvtAutoRelayAddrsUpdated{}); err != nil {
 				return fmt.Errorf("p2p: relays: %w", err)
 			}
-			v.n.dht.RefreshRoutingTable() // others of the kind can be met now
+			meet = meetings
 		}
 		if behind != told {
 			v.n.greeter.greetAll(ctx)
@@ -100,6 +105,11 @@ func (v *reserver) run(ctx context.Context) error {
 		pause := reserveCheck
 		if behind && len(v.held) == 0 && len(v.candidates()) > 0 {
 			pause = reserveAgain
+		}
+		if meet > 0 { // others of the kind can be met now
+			meet--
+			v.n.dht.RefreshRoutingTable()
+			pause = min(pause, meetEvery)
 		}
 		select {
 		case <-ctx.Done():

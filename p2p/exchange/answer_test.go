@@ -76,7 +76,7 @@ func TestSilentMemberCostsOneMoment(t *testing.T) {
 // Fills of one node believe each other that members are slow.
 func TestFillsTellEachOtherWhoIsSlow(t *testing.T) {
 	m := newMesh(t).member(nil)
-	m.limits.plan.SlowStart = plan.Defaults().SlowStart
+	m.limits.plan.NoStart = plan.Defaults().NoStart
 	begin := func() *driver {
 		d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 1 << 20}, blob.Descriptor{Size: 1 << 20})
 		d.plan = plan.New(plan.Config{Size: 1 << 20, PieceSize: 1 << 20, Tuning: m.limits.plan})
@@ -87,7 +87,7 @@ func TestFillsTellEachOtherWhoIsSlow(t *testing.T) {
 	}
 	found, next := begin(), begin()
 	found.plan.Next(0, plan.Room{Members: 8})
-	found.plan.Next(m.limits.plan.SlowStart, plan.Room{})
+	found.plan.Next(m.limits.plan.NoStart, plan.Room{})
 	found.hurry()
 	next.plan.Next(0, plan.Room{})
 	next.hurry()

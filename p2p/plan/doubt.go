@@ -3,11 +3,13 @@ package plan
 import "time"
 
 // doubt is whether members that have the whole are as fast as the origin, while
-// nothing else is in flight that could tell: nobody fills the blob beside this
-// node, so that asking the origin takes nothing from a crowd.
+// nothing else is in flight that could tell: nobody has filled the blob beside
+// this node, so that asking the origin takes nothing from a crowd.
 type doubt struct {
+	crowd bool          // somebody has
 	holds bool          // all live members have the whole, and the origin may be asked
-	since time.Duration // since when
+	since time.Duration // since when, or since the first byte came from them
+	began bool          // it has come, or was too late
 	bytes int64         // that had come from members by then
 	other int64         // and to other fills
 	slow  bool          // this plan has measured that they are slower
@@ -26,25 +28,43 @@ func (p *Plan) Hurry() {
 	}
 }
 
+// Accompanied tells that others fill the blob, too, whatever they have by now.
+func (p *Plan) Accompanied() { p.doubt.crowd = true }
+
 // hesitate looks at the first bytes of members that have the whole: a pull that
 // waits for the rate over a window would be over by then, or late already.
 func (p *Plan) hesitate(now time.Duration) {
 	d, o := &p.doubt, &p.origin
-	if holds := p.wholes() > 0 && p.wholes() == p.live(); holds != d.holds {
-		*d = doubt{holds: holds, since: now, bytes: p.fromMembers, other: p.besideAll}
+	if holds := !d.crowd && p.wholes() > 0 && p.wholes() == p.live(); holds != d.holds {
+		*d = doubt{crowd: d.crowd, holds: holds, since: now, bytes: p.fromMembers, other: p.besideAll}
 	}
-	if !d.holds || now-d.since < p.tune.SlowStart || p.all.settled(now) {
+	if d.holds && !d.began && p.fromMembers > d.bytes {
+		d.began, d.since, d.bytes, d.other = true, now, p.fromMembers, p.besideAll
+	}
+	if !d.holds || now < p.verdict() || p.all.settled(now) {
 		return
 	}
 	seconds := (now - d.since).Seconds()
 	rate, beside := float64(p.fromMembers-d.bytes)/seconds, float64(p.besideAll-d.other)/seconds
 	own, measured := o.rate.rate(now)
+	must := p.hope(now)
+	if !measured {
+		must = max(must, p.tune.SlowHolders)
+	}
 	switch {
 	case o.first && measured && rate >= own:
 		o.first, d.slow = false, false
-	case !o.first && rate+beside < max(p.hope(now), p.tune.SlowHolders):
-		o.first, d.slow = true, true
+	case !o.first && rate+beside < must:
+		o.first, d.slow, d.began = true, true, true
 	}
+}
+
+// verdict returns when holders must have shown that they are fast.
+func (p *Plan) verdict() time.Duration {
+	if p.doubt.began {
+		return p.doubt.since + p.tune.SlowStart
+	}
+	return p.doubt.since + p.tune.NoStart
 }
 
 // spares reports whether members that have the whole are slower than the

@@ -8,7 +8,7 @@ import (
 // Members that have the whole behind slow uplinks cost a pull the time in which
 // they could show that they are fast, and hardly more.
 func TestSlowHolders(t *testing.T) {
-	const most = 250 * time.Millisecond
+	const most = 300 * time.Millisecond
 	for _, c := range []struct {
 		pieces, members int
 		rate, origin    float64
@@ -56,7 +56,7 @@ func TestHurry(t *testing.T) {
 		return p
 	}
 	first, second := begin(), begin()
-	now := Defaults().SlowStart
+	now := Defaults().NoStart
 	if got := first.Next(now, Room{Origin: 1}).Start; len(got) != 1 || got[0].Member != Origin || !first.Slow() {
 		t.Fatalf("after %v: %+v, slow: %v", now, got, first.Slow())
 	}
@@ -97,6 +97,52 @@ func TestSlowHoldersBringTheEnd(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("of %d pieces the member is asked for %d, want %d", pieces, got, want)
+		}
+	}
+}
+
+// Where others fill the blob, too, holders are in no doubt, however slow.
+func TestNoDoubtInACrowd(t *testing.T) {
+	for name, accompany := range map[string]func(p *Plan){
+		"a member has a part": func(p *Plan) { p.Join(2, 2, false); p.Told(0, 2, State{}); p.Gone(0, 2) },
+		"somebody fills it":   func(p *Plan) { p.Accompanied() },
+	} {
+		p := New(Config{Size: testPiece, PieceSize: testPiece, Tuning: Defaults()})
+		p.OriginFrom(0, 0)
+		p.Join(1, 1, false)
+		p.Told(0, 1, State{Whole: true})
+		accompany(p)
+		p.Next(0, Room{Members: 8})
+		if got := p.Next(time.Second/2, Room{Origin: 1, Members: 8}).Start; len(got) > 0 {
+			t.Errorf("%s: asked %+v", name, got)
+		}
+	}
+}
+
+// Members have more time to their first byte than from there on.
+func TestDoubtBeginsWithTheFirstByte(t *testing.T) {
+	tune := Defaults()
+	for _, c := range []struct {
+		first, at time.Duration
+		slow      bool
+	}{
+		{0, tune.NoStart - 1, false},
+		{0, tune.NoStart, true},
+		{tune.NoStart - 2, tune.NoStart + tune.SlowStart - 3, false},
+		{tune.NoStart - 2, tune.NoStart + tune.SlowStart - 2, true},
+	} {
+		p := New(Config{Size: 20 * testPiece, PieceSize: testPiece, Tuning: tune})
+		p.OriginFrom(0, 0)
+		p.Join(1, 1, false)
+		p.Told(0, 1, State{Whole: true})
+		r := p.Next(0, Room{Members: 1}).Start[0]
+		if c.first > 0 {
+			p.Progress(c.first, r.ID, 1000)
+			p.Next(c.first, Room{})
+		}
+		p.Next(c.at, Room{})
+		if p.Slow() != c.slow {
+			t.Errorf("first byte at %v, looked at %v: slow is %v", c.first, c.at, p.Slow())
 		}
 	}
 }

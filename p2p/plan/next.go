@@ -167,7 +167,7 @@ func (p *Plan) NextWake(now time.Duration) (time.Duration, bool) {
 		soon(p.origin.from)
 		soon(p.origin.rest)
 		if p.doubt.holds {
-			soon(p.doubt.since + p.tune.SlowStart)
+			soon(p.verdict())
 		}
 		if now >= p.origin.from && now >= p.origin.rest && len(p.order) > 0 {
 			soon(p.originWake(now))

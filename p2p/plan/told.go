@@ -43,6 +43,7 @@ func (p *Plan) Told(now time.Duration, m Member, s State) {
 	if mem == nil {
 		return
 	}
+	p.doubt.crowd = p.doubt.crowd || !s.Whole
 	if s.Whole != mem.whole || s.Whole != (mem.has == nil) || mem.refused != nil {
 		p.change(mem, func() { mem.replace(s, p.pieces) })
 		p.seeds.stale = true

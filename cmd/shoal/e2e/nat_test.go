@@ -16,8 +16,8 @@ import (
 
 // TestSitesBehindNAT: two sites, each behind a router that lets nobody in, and a
 // node elsewhere that relays. The first takes an image from the registry, the
-// second all of it from the first: through holes in both NATs where those keep
-// ports, over the relay where nobody can tell the port.
+// second nearly all of it from the first, as its registry is slow: through holes in
+// both NATs where those keep ports, over the relay where nobody can tell the port.
 func TestSitesBehindNAT(t *testing.T) {
 	for i, c := range []struct {
 		name string
@@ -27,11 +27,11 @@ func TestSitesBehindNAT(t *testing.T) {
 		least, most float64
 	}{
 		{"through holes", testhost.KeepsPorts, "hole-punched", 0, 0.1},
-		{"over the relay", testhost.ChangesPorts, "relayed", 1, 1.2},
+		{"over the relay", testhost.ChangesPorts, "relayed", 0.75, 1.2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, l := scenario(t)
-			img := l.push(ctx, t, byte(60+i), 6, 6)
+			img := l.push(ctx, t, byte(83+i), 6, 6)
 			sites := make([]*testhost.Host, 2)
 			for s := range sites {
 				sites[s] = must(l.network.AddBehind(ctx, fmt.Sprintf("site%d%d", i, s), c.nat, 100*testhost.Mbit))(t)
@@ -45,9 +45,12 @@ func TestSitesBehindNAT(t *testing.T) {
 			awaitWhole(ctx, t, a, img)
 			before := l.origin.Accesses()
 			relayed := must(relay.Metric(ctx, "shoal_p2p_relayed_bytes_total"))(t)
+			check(t, l.origin.Host.Shape(2*testhost.Mbit))
+			defer func() { check(t, l.origin.Host.Shape(originLink)) }()
 			check(t, program.Download(ctx, b.Host, program.MirrorURL, img))
 			awaitWhole(ctx, t, b, img)
-			if got := l.origin.Accesses().Since(before).Blobs(); got.Bytes() > 0 {
+			// A piece is asked for where nobody knows yet how slow the registry is.
+			if got := l.origin.Accesses().Since(before).Blobs(); got.Bytes() > img.BlobBytes()/4 {
 				t.Errorf("%d bytes from the registry:\n%v", got.Bytes(), got)
 			}
 			relayed = must(relay.Metric(ctx, "shoal_p2p_relayed_bytes_total"))(t) - relayed

@@ -17,7 +17,7 @@ import (
 // from that node. Reports outlive the process.
 func TestPullsAreReported(t *testing.T) {
 	ctx, l := scenario(t)
-	img := l.push(ctx, t, 61, 12, 5)
+	img := l.push(ctx, t, 86, 12, 5)
 	nodes := l.swarm(ctx, t, 2)
 	for i, m := range l.machines[:2] {
 		check(t, m.pull(ctx, img.Ref()))

@@ -51,9 +51,9 @@ func TestZones(t *testing.T) {
 		apart  bool
 		copies float64 // that leave the origin, at most: two of a small image can begin alone
 	}{
-		{"cold", 60, nil, nodes, false, 1.4},
-		{"the other site has it", 61, nodes[:1], atSite(1), false, 0.1},
-		{"the other site has it and is not reached", 62, nodes[:1], atSite(1), true, 1.4},
+		{"cold", 80, nil, nodes, false, 1.4},
+		{"the other site has it", 81, nodes[:1], atSite(1), false, 0.1},
+		{"the other site has it and is not reached", 82, nodes[:1], atSite(1), true, 1.4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			img := l.push(ctx, t, c.seed, 6, 6)
