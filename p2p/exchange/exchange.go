@@ -133,8 +133,10 @@ type limits struct {
 	swarmFirst, swarmSmall, swarmMore time.Duration
 	// answer is how long a member that was asked is waited for: then it is
 	// taken for silent, and nothing waits for it until it has said something.
-	// An image is promised within 150 ms of a plain pull, and a member that is
-	// well answers in a round trip.
+	// A member that is well answers in a round trip, but where six nodes share two
+	// processors it may take some hundreds of milliseconds, and giving up on one
+	// that has the blob costs the origin all of it. A frozen one costs a node this
+	// once.
 	answer time.Duration
 	// commit bounds the time until a source has committed itself; a blob that
 	// cannot be had is a 404 within ten seconds.
@@ -158,7 +160,7 @@ func defaults() limits {
 		swarmFirst: 150 * time.Millisecond,
 		swarmSmall: 100 * time.Millisecond,
 		swarmMore:  time.Second,
-		answer:     75 * time.Millisecond,
+		answer:     600 * time.Millisecond,
 		commit:     8 * time.Second,
 		retry:      2 * time.Second,
 		alone:      5 * time.Second,

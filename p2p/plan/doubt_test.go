@@ -8,7 +8,7 @@ import (
 // Members that have the whole behind slow uplinks cost a pull the time in which
 // they could show that they are fast, and hardly more.
 func TestSlowHolders(t *testing.T) {
-	const most = 300 * time.Millisecond
+	const most = 450 * time.Millisecond
 	for _, c := range []struct {
 		pieces, members int
 		rate, origin    float64
