@@ -18,7 +18,6 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/opencontainers/go-digest"
 
-	"shoal/blobcache"
 	"shoal/blobcache/blob"
 	"shoal/p2p/channel"
 	"shoal/p2p/exchange"
@@ -62,15 +61,10 @@ func fetch(t *testing.T, n, from *Node, d blob.Descriptor, content []byte) {
 		near, _ := (members{n}).Near(exchange.MaxNear)
 		return slices.ContainsFunc(near, func(h exchange.Holder) bool { return h.Peer == from.ID() })
 	})
-	var f *blobcache.Fill
-	eventually(t, "it is not found", func() (found bool) { // connections may be replaced just now
-		var err error
-		f, err = n.Fetch(t.Context(), d, nil)
-		if err != nil && !errors.Is(err, blob.ErrNotFound) {
-			t.Fatal(err)
-		}
-		return err == nil
-	})
+	f, err := n.Fetch(t.Context(), d, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	r, err := f.Open(t.Context(), blob.Range{Length: d.Size})
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,9 @@ func (d *driver) hopeless() error {
 		return nil
 	}
 	if !d.settled {
+		d.fillUp() // with members that have waited for others to answer
+	}
+	if !d.settled {
 		return d.unsettled(now.Sub(d.begun))
 	}
 	if len(d.flights) > 0 || d.origins.current() != nil || d.asksMembers() {

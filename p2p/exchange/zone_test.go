@@ -147,6 +147,34 @@ func TestOtherZonesWait(t *testing.T) {
 	})
 }
 
+// A holder in another zone that waited is asked when the own zone has answered,
+// and the blob is not given up in the same moment.
+func TestTheOnlyHolderIsElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, left := crowded(t, 500, false)
+		d.settled, d.begun, d.stored = false, time.Now(), time.Now()
+		var err error
+		if d.fill, _, err = d.x.cache.Fill(d.want); err != nil {
+			t.Fatal(err)
+		}
+		defer d.fill.Fail(ErrClosed)
+		mate, other := of("a", 1)[0], of("b", 1)[0]
+		d.x.swarm = &zoned{quietSwarm{connected: 2, near: []Holder{mate, other}}, "a"}
+		d.x.around.looked = time.Time{}
+		d.search.asked[mate.Peer] = &asked{holder: mate, waiting: true, leave: func() {}}
+		d.search.rounds = lookTwice
+		says(d, left, other, wire.Info{Whole: true})
+		if err := d.hopeless(); err != nil || d.settled {
+			t.Fatalf("before the own zone has answered: %v, settled: %v", err, d.settled)
+		}
+		d.search.hear(mate.Peer, said{err: errGone})
+		d.listen()
+		if err := d.hopeless(); err != nil || !d.sources[other.Peer].joined {
+			t.Errorf("%v, the holder is asked: %v", err, d.sources[other.Peer].joined)
+		}
+	})
+}
+
 // Who is alone in its zone waits for nobody.
 func TestWhoIsAloneInItsZone(t *testing.T) {
 	d, left := crowded(t, 500, false)
