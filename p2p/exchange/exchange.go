@@ -79,6 +79,7 @@ type Exchange struct {
 	log     *slog.Logger
 	metrics *metrics
 	self    peer.ID // this member
+	zone    string  // that it is in
 	signer  *statement.Signer
 	trace   func(*trace.Live) // nil: nothing is recorded
 	met     *acquaintances
@@ -190,7 +191,7 @@ func New(o Options) (*Exchange, error) {
 	pool := newPool()
 	x := &Exchange{
 		cache: o.Cache, swarm: o.Swarm, log: o.Logger, metrics: m,
-		self: o.Channel.ID(), signer: signer, trace: o.Trace, met: met, client: newClient(life, o, met),
+		self: o.Channel.ID(), zone: o.Swarm.Self().Zone, signer: signer, trace: o.Trace, met: met, client: newClient(life, o, met),
 		uploads: newUploads(), upload: o.Upload, download: o.Download,
 		bans:    penalty.NewBox(forLies()),
 		silent:  penalty.NewBox(forSilence()),

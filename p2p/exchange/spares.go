@@ -57,7 +57,10 @@ func (s *search) recall(room sides) {
 			if room[within] <= 0 && room[outside] <= 0 {
 				return
 			}
-			if side := s.x.side(a.holder); s.available(id, a) && a.weak == weak && room[side] > 0 {
+			if !s.available(id, a) || a.weak != weak {
+				continue
+			}
+			if side := s.x.side(a.holder); room[side] > 0 {
 				a.spare, a.back = false, true
 				s.met = append(s.met, a.holder)
 				wake(s.woken)

@@ -28,8 +28,8 @@ func (x *Exchange) far(h Holder) bool {
 	if x.client.way(h.Peer) == Relayed {
 		return true
 	}
-	if own := x.swarm.Self().Zone; own != "" || h.Zone != "" {
-		return own != h.Zone
+	if x.zone != "" || h.Zone != "" {
+		return x.zone != h.Zone
 	}
 	return x.met.trip(h.Peer) > oneZone
 }

@@ -13,13 +13,12 @@ import (
 	"shoal/p2p/wire"
 )
 
-// zoned is a swarm in which this node is in a zone.
-type zoned struct {
-	quietSwarm
-	zone string
+// inZone puts the node of d into a zone, connected to so many members, of which
+// these are near.
+func inZone(d *driver, zone string, connected int, near ...Holder) {
+	d.x.zone, d.x.swarm = zone, &quietSwarm{connected: connected, near: near}
+	d.x.around.looked = time.Time{}
 }
-
-func (z *zoned) Self() Holder { return Holder{Zone: z.zone} }
 
 // of returns so many members of a zone, named by it and numbers.
 func of(zone string, n int) (all []Holder) {
@@ -46,7 +45,7 @@ func TestFar(t *testing.T) {
 		{"", "", oneZone + 1, true},
 	} {
 		d, _ := crowded(t, 500, false)
-		d.x.swarm = &zoned{zone: c.own}
+		d.x.zone = c.own
 		if c.trip > 0 {
 			d.x.met.meet("p").tripped(c.trip)
 		}
@@ -75,8 +74,7 @@ func TestZonesHaveRoomOfTheirOwn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d, left := crowded(t, 500, false)
 			mates, others := of("a", c.mates), of("b", 30)
-			d.x.swarm = &zoned{quietSwarm{connected: 500, near: append(mates, others...)}, "a"}
-			d.x.around.looked = time.Time{}
+			inZone(d, "a", 500, append(mates, others...)...)
 			d.look()
 			d.held = time.Minute // other zones need not wait
 			for _, h := range append(others[:20:20], mates...) {
@@ -129,8 +127,7 @@ func TestOtherZonesWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, left := crowded(t, 500, false)
 		mate, other := of("a", 1)[0], of("b", 1)[0]
-		d.x.swarm = &zoned{quietSwarm{connected: 2, near: []Holder{mate, other}}, "a"}
-		d.x.around.looked = time.Time{}
+		inZone(d, "a", 2, mate, other)
 		d.search.asked[mate.Peer] = &asked{holder: mate, waiting: true, leave: func() {}}
 		says(d, left, other, wire.Info{Whole: true})
 		joined := func() bool { d.fillUp(); return d.sources[other.Peer].joined }
@@ -159,8 +156,7 @@ func TestTheOnlyHolderIsElsewhere(t *testing.T) {
 		}
 		defer d.fill.Fail(ErrClosed)
 		mate, other := of("a", 1)[0], of("b", 1)[0]
-		d.x.swarm = &zoned{quietSwarm{connected: 2, near: []Holder{mate, other}}, "a"}
-		d.x.around.looked = time.Time{}
+		inZone(d, "a", 2, mate, other)
 		d.search.asked[mate.Peer] = &asked{holder: mate, waiting: true, leave: func() {}}
 		d.search.rounds = lookTwice
 		says(d, left, other, wire.Info{Whole: true})
@@ -179,8 +175,7 @@ func TestTheOnlyHolderIsElsewhere(t *testing.T) {
 func TestWhoIsAloneInItsZone(t *testing.T) {
 	d, left := crowded(t, 500, false)
 	other := of("b", 1)[0]
-	d.x.swarm = &zoned{quietSwarm{connected: 1, near: []Holder{other}}, "a"}
-	d.x.around.looked = time.Time{}
+	inZone(d, "a", 1, other)
 	says(d, left, other, wire.Info{Whole: true})
 	if !d.sources[other.Peer].joined {
 		t.Error("it waits")
@@ -191,8 +186,7 @@ func TestWhoIsAloneInItsZone(t *testing.T) {
 func TestInboundIsTold(t *testing.T) {
 	d, left := crowded(t, 500, false)
 	mate, other := of("a", 1)[0], of("b", 1)[0]
-	d.x.swarm = &zoned{quietSwarm{connected: 2, near: []Holder{mate, other}}, "a"}
-	d.x.around.looked = time.Time{}
+	inZone(d, "a", 2, mate, other)
 	d.held = time.Minute
 	says(d, left, mate, wire.Info{Inbound: bitset.New(4).SetRange(0, 3)})
 	says(d, left, other, wire.Info{Whole: true})
