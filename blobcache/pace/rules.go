@@ -3,6 +3,7 @@ package pace
 import (
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -45,16 +46,14 @@ func ParseRate(s string) (Rate, error) {
 	if m[3] != "" {
 		base = 1024
 	}
-	for range strings.Index(" KMGT", strings.ToUpper(m[2])) {
-		n *= base
-	}
+	n *= math.Pow(base, float64(strings.Index(" KMGT", strings.ToUpper(m[2]))))
 	if m[4] == "bit" {
 		n /= 8
 	}
 	if n < float64(least) || n > float64(most) {
 		return 0, fmt.Errorf("%q is out of range: use %v to %v, or unlimited", s, least, most)
 	}
-	return Rate(n), nil
+	return Rate(math.Round(n)), nil
 }
 
 // String writes r so that ParseRate reads the same: "5MB/s", "unlimited".
@@ -62,14 +61,15 @@ func (r Rate) String() string {
 	if r == Unlimited {
 		return "unlimited"
 	}
-	n, unit := float64(r), ""
-	for _, u := range []string{"k", "M", "G", "T"} {
-		if n < 1000 {
+	unit, name := 1.0, ""
+	for _, next := range []string{"k", "M", "G", "T"} {
+		if float64(r) < 1000*unit {
 			break
 		}
-		n, unit = n/1000, u
+		unit, name = 1000*unit, next
 	}
-	return strconv.FormatFloat(n, 'f', -1, 64) + unit + "B/s"
+	// One division: the shortest decimal is then r's own digits.
+	return strconv.FormatFloat(float64(r)/unit, 'f', -1, 64) + name + "B/s"
 }
 
 // day is a day in minutes.
