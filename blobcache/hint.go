@@ -182,6 +182,7 @@ func (f *Fill) linkHashed() {
 	if f.hintVoucher != nil {
 		f.share()
 	}
+	f.wake() // readers may go on if a trusted key has signed it
 }
 
 // doubt decides over a piece that does not agree with a hint. The origin's
