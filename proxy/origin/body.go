@@ -33,9 +33,10 @@ type body struct {
 func newBody(under *pace.Reader, end io.Closer, noProgress time.Duration, cancel context.CancelFunc, bytes prometheus.Counter) *body {
 	b := &body{under: under, end: end, noProgress: noProgress, cancel: cancel, bytes: bytes, left: blob.MaxSize}
 	b.timer = time.AfterFunc(noProgress, func() {
-		if b.stall(); b.stalls != nil {
-			b.stalls()
+		if b.stalls != nil {
+			b.stalls() // before the reader, who may ask again at once
 		}
+		b.stall()
 	})
 	b.timer.Stop()
 	return b
