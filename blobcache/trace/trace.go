@@ -4,7 +4,7 @@
 //
 // It does no I/O and starts no goroutines. What is recorded is bounded, however
 // long a fill takes and however many members take part: a Series has a fixed
-// number of buckets, a Fill so many sources, and the last of them stands for all
+// number of buckets, a Fill so many members, and the last of them stands for all
 // others. To record costs neither a lock nor an allocation, but for a new source.
 package trace
 
@@ -15,8 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// MaxSources is how many sources of a fill are told apart. Those that come after
-// are counted as one more, Others.
+// MaxSources is how many members that bring a fill are told apart. Those that
+// come after are counted as one more, Others. Origins always are.
 const MaxSources = 8
 
 // Others is the Member of the source that stands for all that are not told apart.
@@ -75,6 +75,7 @@ type Recorder struct {
 	live      *Live
 	observe   func(*Live)
 	flights   []flights
+	members   int // among the sources, without Others
 	published time.Time
 	ended     bool
 }
@@ -116,8 +117,11 @@ func (r *Recorder) Source(s Source) int {
 			return i
 		}
 	}
-	if len(r.fill.Sources) >= MaxSources && s.Member != Others {
-		return r.Source(Source{Member: Others})
+	if s.Member != "" && s.Member != Others { // an origin never is one of the others
+		if r.members >= MaxSources {
+			return r.Source(Source{Member: Others})
+		}
+		r.members++
 	}
 	r.fill.Sources = append(r.fill.Sources, s)
 	r.flights = append(r.flights, flights{})

@@ -103,9 +103,14 @@ func TestOthers(t *testing.T) {
 		r.Kept(n, 1, 0)
 		r.Answered(n)
 	}
+	origin := r.Source(Source{Name: "origin"})
+	r.Kept(origin, 5, 0)
 	r.End(nil)
 	got := live.Fill().Sources
-	if len(got) != MaxSources+1 || got[MaxSources].Member != Others || got[MaxSources].Bytes != 20-MaxSources {
+	if len(got) != MaxSources+2 || got[origin].Name != "origin" || got[origin].Bytes != 5 {
+		t.Errorf("the origin is not told apart: %+v", got[len(got)-1])
+	}
+	if got[MaxSources].Member != Others || got[MaxSources].Bytes != 20-MaxSources {
 		t.Errorf("%d sources, the last is %q with %d bytes", len(got), got[len(got)-1].Member, got[len(got)-1].Bytes)
 	}
 }
