@@ -1,10 +1,12 @@
 package exchange
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache/blob"
 	"shoal/p2p/plan"
@@ -73,25 +75,76 @@ func TestSilentMemberCostsOneMoment(t *testing.T) {
 	}
 }
 
-// Fills of one node believe each other that members are slow.
+// Fills of one node believe each other which members are slow: the others are
+// asked as before, and who turns out to be fast is slow no more.
 func TestFillsTellEachOtherWhoIsSlow(t *testing.T) {
 	m := newMesh(t).member(nil)
-	m.limits.plan.NoStart = plan.Defaults().NoStart
-	begin := func() *driver {
-		d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 1 << 20}, blob.Descriptor{Size: 1 << 20})
-		d.plan = plan.New(plan.Config{Size: 1 << 20, PieceSize: 1 << 20, Tuning: m.limits.plan})
+	m.limits.plan.SlowStart = plan.Defaults().SlowStart
+	begin := func(holders ...peer.ID) *driver {
+		d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 60 << 20}, blob.Descriptor{Size: 60 << 20})
+		d.begun, d.held = time.Now(), time.Hour // it was never late
+		d.plan = plan.New(plan.Config{Size: 60 << 20, PieceSize: 1 << 20, Tuning: m.limits.plan})
 		d.plan.OriginFrom(0, 0)
-		d.plan.Join(1, 1, false)
-		d.plan.Told(0, 1, plan.State{Whole: true})
+		for i, id := range holders {
+			d.sources[id] = &source{id: plan.Member(i + 1), joined: true, whole: true}
+			d.plan.Join(plan.Member(i+1), 1, false)
+			d.plan.Told(0, plan.Member(i+1), plan.State{Whole: true})
+		}
 		return d
 	}
-	found, next := begin(), begin()
-	found.plan.Next(0, plan.Room{Members: 8})
-	found.plan.Next(m.limits.plan.NoStart, plan.Room{})
-	found.hurry()
-	next.plan.Next(0, plan.Room{})
-	next.hurry()
-	if got := next.plan.Next(0, plan.Room{Members: 8, Origin: 1}).Start; len(got) != 1 || got[0].Member != plan.Origin {
-		t.Errorf("the second fill asks %+v", got)
+	asksOrigin := func(d *driver) bool {
+		d.hurry()
+		return slices.ContainsFunc(d.plan.Next(0, plan.Room{Members: 8, Origin: 1}).Start, func(r plan.Request) bool {
+			return r.Member == plan.Origin
+		})
 	}
+	found := begin("slow")
+	found.plan.Next(0, plan.Room{Members: 8})
+	found.plan.Next(m.limits.plan.SlowStart, plan.Room{})
+	found.hurry()
+	if !asksOrigin(begin("slow")) {
+		t.Error("the second fill waits to find out for itself")
+	}
+	if asksOrigin(begin("slow", "other")) {
+		t.Error("a member of which nobody knows is not waited for")
+	}
+	if a := ask(m, "slow"); !a.deaf || a.told {
+		t.Errorf("a slow member is waited for: %+v", a)
+	}
+	fast := begin("slow")
+	for _, r := range fast.plan.Next(0, plan.Room{Members: 8}).Start {
+		fast.plan.Progress(0, r.ID, 1<<20)
+	}
+	fast.hurry()
+	if a := ask(m, "slow"); !a.deaf {
+		t.Error("it was not measured, and counts as fast")
+	}
+	id := fast.plan.Next(0, plan.Room{Origin: 1}).Start[0].ID
+	fast.plan.Progress(m.limits.plan.SlowStart, id, 1)
+	fast.plan.Next(m.limits.plan.SlowStart, plan.Room{})
+	fast.hurry()
+	if a := ask(m, "slow"); a.deaf || !a.told {
+		t.Errorf("who is as fast as the origin is not waited for: %+v", a)
+	}
+}
+
+// Nobody waits for a member far away.
+func TestDistantMembersAreNotWaitedFor(t *testing.T) {
+	m := newMesh(t).member(nil)
+	m.limits.distant = 50 * time.Millisecond
+	for id, trip := range map[peer.ID]time.Duration{"near": 49 * time.Millisecond, "distant": 50 * time.Millisecond} {
+		m.met.meet(id).tripped(trip)
+		if a := ask(m, id); a.deaf != (id == "distant") {
+			t.Errorf("%s: %+v", id, a)
+		}
+	}
+}
+
+// ask returns what a new fill thinks of a member that was named for it.
+func ask(m *member, id peer.ID) asked {
+	s := newSearch(m.Exchange, blob.Descriptor{Digest: digest.FromString("x"), Size: 1 << 20})
+	s.ask(Holder{Peer: id, Pieces: []string{"127.0.0.1:1"}}, true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return *s.asked[id]
 }

@@ -379,17 +379,26 @@ func (d *driver) lookBeside() {
 	}
 }
 
-// slowFor is how long the fills of this node believe each other that members are
-// slower than the origin.
-const slowFor = 2 * time.Second
-
-// hurry tells the other fills that members are slow, or hears it from them: each
+// hurry tells other fills which members are slow, or hears it from them: each
 // would need as long to find out.
 func (d *driver) hurry() {
 	now := time.Now()
-	if d.plan.Slow() {
-		d.x.slow.Store(now.Add(slowFor).UnixNano())
-	} else if now.UnixNano() < d.x.slow.Load() {
+	d.plan.Late(time.Since(d.begun) - d.asleep - d.held)
+	known, others := 0, 0
+	for id, src := range d.sources {
+		switch {
+		case !src.joined || !src.whole:
+		case d.plan.Slow():
+			d.x.slow.Add(id, now)
+		case d.plan.Fast():
+			d.x.slow.Pardon(id)
+		case d.x.slow.Holds(id, now):
+			known++
+		default:
+			others++
+		}
+	}
+	if known > 0 && others == 0 {
 		d.plan.Hurry()
 	}
 }

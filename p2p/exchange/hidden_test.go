@@ -108,7 +108,7 @@ func TestSearchesForClientsAskNobody(t *testing.T) {
 		x := &Exchange{
 			client: &client{},
 			cache:  emptyCache(t), swarm: swarm, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
-			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()),
+			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), slow: penalty.NewBox(forSlowness()),
 		}
 		x.follows = newFollows(x)
 		d := describe([]byte("secret"))

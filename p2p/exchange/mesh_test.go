@@ -114,8 +114,8 @@ func (m *member) open(o blobcache.Options) {
 	}
 	x.limits.swarmFirst, x.limits.swarmSmall, x.limits.swarmMore = time.Minute, time.Minute, time.Minute
 	x.limits.plan.StallAfter, x.limits.plan.DeadAfter = 30*time.Second, time.Minute
-	x.limits.plan.SlowSwarm, x.limits.plan.SlowStart, x.limits.plan.NoStart = 0, time.Minute, time.Minute
-	x.limits.answer = 30 * time.Second
+	x.limits.plan.SlowSwarm, x.limits.plan.SlowStart = 0, time.Minute
+	x.limits.answer, x.limits.distant = 30*time.Second, time.Minute
 	m.Exchange = x
 	m.mesh.t.Cleanup(func() { m.close() })
 }

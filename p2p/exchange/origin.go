@@ -89,14 +89,16 @@ func (d *driver) aimOrigin() {
 // originsTurn reports whether members have had their time to say that they
 // have the blob: no more than it takes them all to say no, and so none at all
 // if nobody is connected. Who does not answer is not waited for any longer, nor
-// is a lookup if most do not: it asks the same members.
+// is a lookup if most do not: it asks the same members. If one has the whole the
+// plan is to judge whether that is enough.
 func (d *driver) originsTurn() bool {
 	d.search.giveUp(d.held, d.x.limits.answer)
 	state, wait := d.search.state(1), d.swarmFirst()
 	if state.told {
 		wait = max(wait, d.x.limits.swarmMore)
 	}
-	return state.idle || state.vain || d.held-d.learnt >= wait
+	_, _, wholes := d.joined()
+	return state.idle || state.vain || sum(wholes) > 0 || d.held-d.learnt >= wait
 }
 
 // swarmFirst is the time that members have to say that they have the blob.

@@ -63,7 +63,8 @@ type asked struct {
 	holder  Holder
 	told    bool          // it was named for this blob: worth waiting for
 	waiting bool          // it has not answered yet
-	deaf    bool          // it has not answered for so long that nobody waits for it
+	deaf    bool          // nobody waits for it: it lags, or has not answered for so long
+	lags    bool          // it is known to be later than a registry
 	lives   bool          // it asked this node, or a member named it
 	warm    bool          // a connection was open when it was asked
 	since   time.Duration // the time of the fill when it was asked
@@ -138,8 +139,9 @@ func (s *search) ask(h Holder, told bool) {
 	if h.Peer == s.x.self || s.x.bans.Holds(h.Peer, now) || s.x.hidden(s.want.Digest) {
 		return
 	}
-	silent, warm := s.x.silent.Holds(h.Peer, now), s.x.follows.connected(h.Peer)
-	told = told && !silent
+	warm := s.x.follows.connected(h.Peer)
+	silent, lags := s.x.silent.Holds(h.Peer, now), s.x.lags(h.Peer, now)
+	told = told && !silent && !lags
 	s.mu.Lock()
 	a := s.asked[h.Peer]
 	switch {
@@ -149,7 +151,7 @@ func (s *search) ask(h Holder, told bool) {
 			a.holder = h
 		}
 	case len(s.asked) < maxAsked && s.x.client.reachable(h):
-		a = &asked{holder: h, told: told, waiting: true, warm: warm, deaf: silent && warm, since: s.held}
+		a = &asked{holder: h, told: told, waiting: true, warm: warm, deaf: silent && warm || lags, lags: lags, since: s.held}
 		s.asked[h.Peer] = a
 	default:
 		a = nil
@@ -168,6 +170,11 @@ func (s *search) ask(h Holder, told bool) {
 	}
 }
 
+// lags reports whether a member is known to be later than a registry would be.
+func (x *Exchange) lags(id peer.ID, now time.Time) bool {
+	return x.slow.Holds(id, now) || x.met.trip(id) >= x.limits.distant
+}
+
 // hear takes in what a member says; it is the search's audience.
 func (s *search) hear(id peer.ID, w said) {
 	now := time.Now()
@@ -180,7 +187,7 @@ func (s *search) hear(id peer.ID, w said) {
 	if a == nil || a.spare {
 		return
 	}
-	a.back, a.deaf = false, false
+	a.back, a.deaf = false, a.lags
 	if w.err == nil && !w.filling {
 		a.known, a.keen = true, w.info.Volunteer
 	}
@@ -437,7 +444,7 @@ func (s *search) polled(id peer.ID, w said) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a := s.asked[id]; a != nil && !a.spare {
-		a.waiting, a.deaf, a.fills, a.back = false, false, w.err == nil, false
+		a.waiting, a.deaf, a.fills, a.back = false, a.lags, w.err == nil, false
 		s.tell(id, w)
 	}
 }

@@ -154,7 +154,7 @@ func TestWhoIsAskedFirst(t *testing.T) {
 		x := &Exchange{
 			client: &client{},
 			cache:  emptyCache(t), swarm: &quietSwarm{connected: others}, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
-			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()),
+			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), slow: penalty.NewBox(forSlowness()),
 		}
 		x.follows = newFollows(x)
 		followed := map[peer.ID]bool{}

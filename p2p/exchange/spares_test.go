@@ -29,7 +29,7 @@ func crowded(t *testing.T, others int, volunteers bool) (d *driver, left map[pee
 	x := &Exchange{
 		client: &client{},
 		cache:  emptyCache(t), swarm: &quietSwarm{connected: others}, turns: newTurns(), limits: defaults(), drivers: map[key]*driver{},
-		bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), log: slog.New(slog.DiscardHandler),
+		bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), slow: penalty.NewBox(forSlowness()), log: slog.New(slog.DiscardHandler),
 	}
 	x.followers = newFollowers(x)
 	var err error

@@ -140,10 +140,11 @@
 // that miss the same owners must not ask at once.
 //
 // Where all members have the whole, and nobody else was seen to fill the blob, a
-// pull must not wait for a window: they must begin soon (NoStart) and then show
-// (SlowStart, SlowHolders) that they are as fast, or the origin is asked first
-// (doubt.go), also for what they have been asked for and have not begun to send.
-// Then each has one piece at a time to bring, from the end.
+// pull must not wait for a window: they must show at once (SlowStart, SlowHolders)
+// that they are fast, or the origin is asked first (doubt.go), in order, also for
+// what they have been asked for and will bring late. Then each has one piece at a
+// time to bring, from the end. What this node was late itself is not held against
+// them (Late), and what one plan has found out others are told (Slow, Hurry).
 //
 // Pieces that were given wrongly by somebody unknown (Lost with audit) come
 // from the origin as long as there is one.

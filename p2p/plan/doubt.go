@@ -7,86 +7,112 @@ import "time"
 // this node, so that asking the origin takes nothing from a crowd.
 type doubt struct {
 	crowd bool          // somebody has
+	late  time.Duration // by how much this node itself was late
 	holds bool          // all live members have the whole, and the origin may be asked
-	since time.Duration // since when, or since the first byte came from them
-	began bool          // it has come, or was too late
+	since time.Duration // since when, without what this node was late
 	bytes int64         // that had come from members by then
 	other int64         // and to other fills
-	slow  bool          // this plan has measured that they are slower
+	word  word
+	said  time.Duration // when this plan found that out
 }
 
-// Slow reports whether this node has measured that members which have the whole
-// are slower than the origin, or than they must be not to be suspected of it.
-// It is so for all that is fetched from them at the moment.
-func (p *Plan) Slow() bool { return p.doubt.slow && p.origin.first }
+// word is what was found out about members that have the whole.
+type word int
 
-// Hurry tells that another plan of this node is Slow: the origin is asked first,
-// as if this one had measured it.
+const (
+	unsaid  word = iota
+	hearsay      // slow, as another plan found out
+	slow
+	fast
+)
+
+// Slow reports whether members which have the whole are slower than the origin,
+// or than they must be not to be suspected of it, and Fast whether they have been
+// measured to be no slower after all.
+func (p *Plan) Slow() bool { return p.doubt.word == slow }
+
+// Fast: see Slow.
+func (p *Plan) Fast() bool { return p.doubt.word == fast }
+
+// Hurry tells that the members which have the whole were slow elsewhere: the
+// origin is asked first, as if this plan had measured it.
 func (p *Plan) Hurry() {
-	if p.doubt.holds {
-		p.origin.first = true
+	if p.doubt.word == unsaid {
+		p.doubt.word, p.origin.first = hearsay, p.origin.first || p.doubt.holds
 	}
 }
 
 // Accompanied tells that others fill the blob, too, whatever they have by now.
 func (p *Plan) Accompanied() { p.doubt.crowd = true }
 
+// Late tells by how much this node was late in all: no member is suspected for it.
+func (p *Plan) Late(by time.Duration) { p.doubt.late = by }
+
 // hesitate looks at the first bytes of members that have the whole: a pull that
 // waits for the rate over a window would be over by then, or late already.
 func (p *Plan) hesitate(now time.Duration) {
 	d, o := &p.doubt, &p.origin
 	if holds := !d.crowd && p.wholes() > 0 && p.wholes() == p.live(); holds != d.holds {
-		*d = doubt{crowd: d.crowd, holds: holds, since: now, bytes: p.fromMembers, other: p.besideAll}
+		d.holds, d.since, d.bytes, d.other = holds, now-d.late, p.fromMembers, p.besideAll
+		o.first = o.first || holds && (d.word == hearsay || d.word == slow)
 	}
-	if d.holds && !d.began && p.fromMembers > d.bytes {
-		d.began, d.since, d.bytes, d.other = true, now, p.fromMembers, p.besideAll
-	}
-	if !d.holds || now < p.verdict() || p.all.settled(now) {
+	passed := now - d.late - d.since
+	if !d.holds || passed < p.tune.SlowStart || p.all.settled(now) {
 		return
 	}
-	seconds := (now - d.since).Seconds()
-	rate, beside := float64(p.fromMembers-d.bytes)/seconds, float64(p.besideAll-d.other)/seconds
+	rate, beside := float64(p.fromMembers-d.bytes)/passed.Seconds(), float64(p.besideAll-d.other)/passed.Seconds()
 	own, measured := o.rate.rate(now)
-	must := p.hope(now)
-	if !measured {
-		must = max(must, p.tune.SlowHolders)
-	}
 	switch {
 	case o.first && measured && rate >= own:
-		o.first, d.slow = false, false
-	case !o.first && rate+beside < must:
-		o.first, d.slow, d.began = true, true, true
+		d.word, o.first = fast, false
+	case !o.first && rate+beside < p.must(now):
+		d.word, d.said, o.first = slow, now, true
 	}
 }
 
-// verdict returns when holders must have shown that they are fast.
-func (p *Plan) verdict() time.Duration {
-	if p.doubt.began {
-		return p.doubt.since + p.tune.SlowStart
+// must is the rate that members which have the whole must reach at once.
+func (p *Plan) must(now time.Duration) float64 {
+	if _, measured := p.origin.rate.rate(now); measured {
+		return p.hope(now)
 	}
-	return p.doubt.since + p.tune.NoStart
+	if hint := p.origin.hint; hint > 0 {
+		return min(p.tune.SlowHolders, p.tune.OriginShare*hint)
+	}
+	return p.tune.SlowHolders
 }
+
+// verdict returns when holders must have shown that they are fast.
+func (p *Plan) verdict() time.Duration { return p.doubt.since + p.doubt.late + p.tune.SlowStart }
 
 // spares reports whether members that have the whole are slower than the
 // origin: each is asked for one piece at a time, from the end, and the origin
 // for what is waited for.
 func (p *Plan) spares() bool { return p.doubt.holds && p.origin.first && p.originHelps() }
 
-// suspect returns the first piece of a request to a member of which nothing is
-// known but that it has been waited for.
-func (p *Plan) suspect(now time.Duration) (int, bool) {
-	for _, r := range p.requests {
-		if r.Member == Origin || r.stalled || now-r.began < p.tune.SlowStart {
-			continue
+// passSlow returns the first run of pieces that are open, or that slow holders
+// will bring much later than the origin would.
+func (p *Plan) passSlow(now time.Duration, most int) (first, count int, ok bool) {
+	rate, measured := p.origin.rate.rate(now)
+	late := func(r *request) bool {
+		if eta := p.expected(now, r); measured && eta > 0 {
+			return eta > 2*lasts(p.piece, rate)+p.tune.TakeOver
 		}
-		if _, known := p.origin.rate.rate(now); known && r.from.rate.any {
-			continue // when it will be here can be told
+		return r.began < p.doubt.said || now-r.began >= p.tune.SlowStart
+	}
+	copy(p.candidates.Words(), p.open.Words())
+	for _, r := range p.requests {
+		if r.Member == Origin || r.stalled || !late(r) {
+			continue
 		}
 		for i := r.next; i < r.end(); i++ {
 			if p.owed[i] == 1 && !p.here.Test(uint(i)) {
-				return i, true
+				p.candidates.Set(uint(i))
 			}
 		}
 	}
-	return 0, false
+	i, ok := p.candidates.NextSet(0)
+	if !ok {
+		return 0, 0, false
+	}
+	return int(i), p.candidateRun(int(i), most), true
 }

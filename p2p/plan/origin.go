@@ -143,7 +143,7 @@ func (p *Plan) mayAskOrigin(now time.Duration) bool {
 	p.hush(now)
 	if o.serving == Ranged {
 		_, measured := o.rate.rate(now)
-		return o.requests == 0 || !o.first || measured
+		return o.requests == 0 || !o.first || measured || p.spares()
 	}
 	return o.requests == 0 && (p.serving() == Ranged || p.turn(now))
 }
@@ -177,7 +177,10 @@ func (p *Plan) chooseForOrigin(now time.Duration) (first, count int, ok bool) {
 			return first, count, true
 		}
 	}
-	if p.wholes() > 0 && !p.origin.first {
+	switch {
+	case p.spares():
+		return p.passSlow(now, most)
+	case p.wholes() > 0 && !p.origin.first:
 		return 0, 0, false
 	}
 	mine := p.mine()
@@ -276,17 +279,10 @@ func (p *Plan) originRequests() int {
 // the origin is known to be the faster.
 func (p *Plan) originOvertakes(now time.Duration) (int, bool) {
 	rate, measured := p.origin.rate.rate(now)
-	switch {
-	case p.origin.serving == Streams:
+	if !measured || p.origin.serving == Streams {
 		return 0, false
-	case !measured:
-		return p.suspect(now)
 	}
-	own := lasts(p.piece, rate)
-	if i, ok := p.overtake(now, Origin, own, p.tune.TakeOver, func(*request, int) bool { return true }); ok {
-		return i, true
-	}
-	return p.suspect(now)
+	return p.overtake(now, Origin, lasts(p.piece, rate), p.tune.TakeOver, func(*request, int) bool { return true })
 }
 
 // bypass finds a piece in flight from a member that is slow and alone to have

@@ -215,8 +215,8 @@ func TestSwarmFasterThanTheOriginIsKept(t *testing.T) {
 	w.origin(0.3 * mb)
 	w.member(1, 0.9*mb, nil) // slow enough to ask, yet the better one
 	w.run()
-	if w.got[Origin] != 1 {
-		t.Errorf("%d pieces from the slower origin, want the one that tells its rate", w.got[Origin])
+	if w.got[Origin] > 1 {
+		t.Errorf("%d pieces from the slower origin, want at most one, which tells its rate", w.got[Origin])
 	}
 }
 

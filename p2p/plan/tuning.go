@@ -113,13 +113,12 @@ type Tuning struct {
 	// the origin to be left in peace while its rate is unknown: slower than
 	// this a pull hurts, and finding out costs one piece.
 	SlowSwarm float64
-	// NoStart is how long members that have the whole, and nobody else, may take
-	// to their first byte: new connections over a WAN. SlowStart is how long they
-	// may take from then on to show that they are fast, and SlowHolders, in bytes a second, what
-	// they must reach together by then, if nothing better is known of the
-	// origin: 32 Mbit/s. A pull that waits for longer is later than a plain one
-	// by as much; one piece from the origin tells what is true.
-	NoStart     time.Duration
+	// SlowStart is how long members that have the whole, and nobody else, may
+	// take to show that they are fast, and SlowHolders, in bytes a second, what
+	// they must reach together over it if nothing is known of the origin: 32
+	// Mbit/s. A pull that waits for longer is later than a plain one by as much,
+	// and from the origin what is true can be told soon. New connections on a LAN
+	// and to the next town take less.
 	SlowStart   time.Duration
 	SlowHolders float64
 	// OriginShare is the part of the origin's rate that members together must
@@ -168,8 +167,7 @@ func Defaults() Tuning {
 		WeakEvery:       500 * time.Millisecond,
 		Window:          2 * time.Second,
 		SlowSwarm:       1 << 20,
-		NoStart:         300 * time.Millisecond,
-		SlowStart:       200 * time.Millisecond,
+		SlowStart:       80 * time.Millisecond,
 		SlowHolders:     4 << 20,
 		OriginShare:     0.95,
 		StreamAhead:     8,
