@@ -42,7 +42,7 @@ func (c *Cache) Put(ctx context.Context, d blob.Descriptor, r io.Reader) error {
 	err = p.run(r)
 	err = errors.Join(err, file.Close())
 	if err != nil {
-		c.release(p.hasher.Len())
+		c.release(p.n)
 		os.Remove(file.Name()) // gone already if it was adopted
 		return fmt.Errorf("put %s: %w", d.Digest, err)
 	}
@@ -55,12 +55,31 @@ type inflow struct {
 	ctx    context.Context // of the call
 	desc   blob.Descriptor
 	file   *os.File
+	n      int64 // bytes that were counted by reserve
 	hasher *proof.Hasher
 }
 
 func (p *inflow) run(r io.Reader) error {
-	buf := p.c.pieces.Get().(*[blob.PieceSize]byte)
-	defer p.c.pieces.Put(buf)
+	if err := p.take(r); err != nil {
+		return err
+	}
+	if p.hasher.Sum() != p.desc.Hash() || (p.desc.Size >= 0 && p.desc.Size != p.n) {
+		return blob.ErrCorrupt
+	}
+	if err := p.c.disk.sync(p.file); err != nil {
+		return err
+	}
+	chain, _ := p.hasher.Chain()
+	p.desc.Size = p.n
+	return p.c.adopt(adoption{desc: p.desc, file: p.file, path: p.file.Name(), chain: chain})
+}
+
+// take reads r to its end. What was read is hashed while it is written and more is
+// read.
+func (p *inflow) take(r io.Reader) error {
+	h := hashing{to: p.hasher, pool: &p.c.pieces, full: make(chan hashed, hashAhead), free: make(chan *[blob.PieceSize]byte, hashAhead)}
+	h.running.Go(h.run)
+	defer h.end()
 	limit := int64(blob.MaxSize)
 	if p.desc.Size >= 0 {
 		limit = p.desc.Size
@@ -72,29 +91,23 @@ func (p *inflow) run(r io.Reader) error {
 		if p.c.life.Err() != nil {
 			return ErrClosed
 		}
+		buf := h.buffer()
 		n, err := io.ReadFull(r, buf[:])
-		if p.hasher.Len()+int64(n) > limit {
+		if p.n+int64(n) > limit {
 			return fmt.Errorf("%w: more than %d bytes", tooMuch(p.desc), limit)
 		}
-		if errWrite := p.write(buf[:n]); errWrite != nil {
+		errWrite := p.write(buf[:n])
+		h.full <- hashed{buf, n}
+		if errWrite != nil {
 			return errWrite
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if p.hasher.Sum() != p.desc.Hash() || (p.desc.Size >= 0 && p.desc.Size != p.hasher.Len()) {
-		return blob.ErrCorrupt
-	}
-	if err := p.c.disk.sync(p.file); err != nil {
-		return err
-	}
-	chain, _ := p.hasher.Chain()
-	p.desc.Size = p.hasher.Len()
-	return p.c.adopt(adoption{desc: p.desc, file: p.file, path: p.file.Name(), chain: chain})
 }
 
 // tooMuch is what more bytes than limit are: a lie, if a size was told.
@@ -106,11 +119,10 @@ func tooMuch(d blob.Descriptor) error {
 }
 
 func (p *inflow) write(data []byte) error {
-	length := int64(len(data))
+	length, off := int64(len(data)), p.n
 	if err := p.c.reserve(length); err != nil {
 		return err
 	}
-	off := p.hasher.Len()
-	p.hasher.Write(data)
+	p.n += length
 	return p.c.writeAt(p.file, data, off)
 }

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,8 +81,71 @@ func shoal(tb testing.TB, words ...string) (code int, said string) {
 	return code, out.String()
 }
 
+// A blob that an archive has twice is proven twice and comes once, also while the
+// first is on its way; if one of the two is wrong nothing comes.
+func TestImportOfABlobThatIsThereTwice(t *testing.T) {
+	from, to := startAlone(t), startAlone(t)
+	root := putImage(t, from, "docker.io/library/app:1", 5<<20)
+	file := filepath.Join(t.TempDir(), "app.tar")
+	if code, said := shoal(t, "cache", "export", "--admin", from.admin.addr(), "app:1", "-o", file); code != exitOK {
+		t.Fatal(said)
+	}
+	for _, wrong := range []bool{true, false} {
+		twice := doubled(t, file, wrong)
+		code, said := shoal(t, "cache", "import", "--admin", to.admin.addr(), twice)
+		_, here := to.cache.Stat(root)
+		switch {
+		case wrong && (code == exitOK || here || !strings.Contains(said, "content does not match the digest")):
+			t.Errorf("with a wrong copy: %d, %t, %s", code, here, said)
+		case !wrong && (code != exitOK || !here || !strings.Contains(said, "1 image, 3 blobs")):
+			t.Errorf("%d, %t, %s", code, here, said)
+		}
+	}
+}
+
+// doubled returns a copy of an archive that has each blob twice, the second of
+// them wrong if it is to be.
+func doubled(t *testing.T, file string, wrong bool) string {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var out bytes.Buffer
+	r, w := tar.NewReader(f), tar.NewWriter(&out)
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		body, errBody := io.ReadAll(r)
+		if err := errors.Join(err, errBody); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			err := w.WriteHeader(h)
+			if err == nil {
+				_, err = w.Write(body)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if wrong && strings.HasPrefix(h.Name, "blobs/") {
+				body[len(body)-1] ^= 1
+			}
+		}
+	}
+	path := filepath.Join(t.TempDir(), "twice.tar")
+	if err := errors.Join(w.Close(), os.WriteFile(path, out.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // BenchmarkArchive compares export and import of an image of 1 GB with a copy of
-// the file, and with one that is on the disk when it ends, as what is imported is.
+// the file, and with one that is on the disk when it ends, as what is imported is:
+// medians of the rates and of the ratios of the rounds.
 func BenchmarkArchive(b *testing.B) {
 	const gb = 1_000_000_000
 	from, to := startAlone(b), startAlone(b)
@@ -101,7 +168,7 @@ func BenchmarkArchive(b *testing.B) {
 		}
 	}
 	export()
-	spent := map[string]time.Duration{}
+	rates := map[string][]float64{}
 	for b.Loop() { // in turns, because the machine is not always the same
 		for _, c := range []struct {
 			name  string
@@ -121,10 +188,19 @@ func BenchmarkArchive(b *testing.B) {
 			command("sync")()
 			start := time.Now()
 			c.do()
-			spent[c.name] += time.Since(start)
+			rates[c.name] = append(rates[c.name], gb/1e6/time.Since(start).Seconds())
 		}
+		n := len(rates["cp"]) - 1
+		for _, name := range []string{"export", "import"} {
+			rates[name+"/cp"] = append(rates[name+"/cp"], rates[name][n]/rates["cp"][n])
+		}
+		rates["import/cp+sync"] = append(rates["import/cp+sync"], rates["import"][n]/rates["cp+sync"][n])
 	}
-	for name, d := range spent {
-		b.ReportMetric(gb/1e6*float64(b.N)/d.Seconds(), name+"-MB/s")
+	for name, all := range rates {
+		if !strings.Contains(name, "/") {
+			name += "-MB/s"
+		}
+		slices.Sort(all)
+		b.ReportMetric(all[len(all)/2], name)
 	}
 }

@@ -42,16 +42,23 @@ func (c cacheExportCmd) Run(env environment) error {
 			return &config.Error{Where: "--platform", Err: fmt.Errorf("%q is no platform: use OS/ARCH or OS/ARCH/VARIANT, for instance linux/arm64", p)}
 		}
 	}
-	body, err := admin.Export{Images: c.Images, Platforms: c.Platform, Zstd: c.Zstd}.Do(env.ctx, addr)
-	if err != nil {
-		return verbError(addr, err)
-	}
-	defer func() { _ = body.Close() }()
+	ask := admin.Export{Images: c.Images, Platforms: c.Platform, Zstd: c.Zstd}
 	if c.Output == "-" {
-		_, err = copyFast(env.stdout, body)
+		body, err := ask.Do(env.ctx, addr)
+		if err != nil {
+			return verbError(addr, err)
+		}
+		defer func() { _ = body.Close() }()
+		_, err = io.Copy(env.stdout, body)
 		return err
 	}
-	n, err := writeWhole(c.Output, body)
+	var n int64
+	err = writeWhole(c.Output, func(f *os.File) error {
+		if n, err = ask.To(env.ctx, addr, f); err != nil && !errors.Is(err, admin.ErrBrokenOff) {
+			err = verbError(addr, err)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -59,28 +66,20 @@ func (c cacheExportCmd) Run(env environment) error {
 	return err
 }
 
-// writeWhole puts what r yields at path, whole or not at all.
-func writeWhole(path string, r io.Reader) (n int64, err error) {
+// writeWhole has fill write a file that is at path then, or nowhere if that fails.
+func writeWhole(path string, fill func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
 	if err != nil {
-		return 0, err
+		return fmt.Errorf("export: %w", err)
 	}
-	n, err = copyFast(f, r)
+	err = fill(f)
 	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return n, errors.Join(fmt.Errorf("export was broken off, %s is not written: %w", path, err), os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return n, nil
-}
-
-// copyBuffer is large enough that a system call costs little beside it.
-const copyBuffer = 1 << 20
-
-// copyFast is io.Copy with a large buffer.
-func copyFast(w io.Writer, r io.Reader) (int64, error) {
-	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, copyBuffer))
+	return nil
 }
 
 type cacheImportCmd struct {

@@ -24,6 +24,7 @@ type intake struct {
 	s      *service
 	ctx    context.Context        // of the call
 	commit errgroup.Group         // of blobs that were read and are not on the disk yet
+	begun  map[digest.Digest]bool // blobs that were not here; of Read's goroutine
 	stays  map[digest.Digest]bool // part of an image that is all here
 
 	mu    sync.Mutex
@@ -46,7 +47,7 @@ func (s *service) importImages(ctx context.Context, ask admin.Import, r io.Reade
 			return done, err
 		}
 	}
-	in := &intake{s: s, ctx: ctx, held: map[digest.Digest]*blobcache.Blob{}}
+	in := &intake{s: s, ctx: ctx, begun: map[digest.Digest]bool{}, held: map[digest.Digest]*blobcache.Blob{}}
 	defer in.close()
 	in.commit.SetLimit(commitsAtOnce)
 	all, err := archive.Read(r, s.budget, in.take)
@@ -101,7 +102,7 @@ func (in *intake) take(d blob.Descriptor, r io.Reader) error {
 	if n >= maxExported {
 		return fmt.Errorf("%w: more than %d blobs", blob.ErrTooLarge, maxExported)
 	}
-	if _, here := in.s.cache.Stat(d.Digest); here {
+	if _, here := in.s.cache.Stat(d.Digest); here || in.begun[d.Digest] {
 		proof := d.Digest.Verifier()
 		if _, err := io.Copy(proof, r); err != nil {
 			return err
@@ -109,8 +110,12 @@ func (in *intake) take(d blob.Descriptor, r io.Reader) error {
 		if !proof.Verified() {
 			return fmt.Errorf("%s: %w", d.Digest, blob.ErrCorrupt)
 		}
+		if in.begun[d.Digest] { // a second time in the archive
+			return nil
+		}
 		return in.hold(d.Digest)
 	}
+	in.begun[d.Digest] = true
 	read, ended := &toEnd{r: r, end: make(chan struct{})}, make(chan error, 1)
 	in.commit.Go(func() error {
 		err := in.s.cache.Put(in.ctx, d, read)
@@ -131,18 +136,22 @@ func (in *intake) take(d blob.Descriptor, r io.Reader) error {
 	}
 }
 
-// toEnd closes end when r has been read to its end.
+// toEnd closes end when r has been read to its end, and does not read it again: it
+// goes on with the next file then.
 type toEnd struct {
-	r    io.Reader
-	end  chan struct{}
-	once sync.Once
+	r   io.Reader
+	end chan struct{}
+	is  bool // at the end
 }
 
 // Read is of io.Reader.
 func (t *toEnd) Read(p []byte) (int, error) {
+	if t.is {
+		return 0, io.EOF
+	}
 	n, err := t.r.Read(p)
-	if errors.Is(err, io.EOF) {
-		t.once.Do(func() { close(t.end) })
+	if t.is = errors.Is(err, io.EOF); t.is {
+		close(t.end)
 	}
 	return n, err
 }

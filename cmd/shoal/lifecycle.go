@@ -89,8 +89,10 @@ func (s *service) drain(hurry context.Context) error {
 // endpoints are those that there are.
 func (s *service) endpoints() []endpoint {
 	all := []endpoint{s.mirror, s.admin}
-	if s.webhook.listener != nil {
-		all = append(all, s.webhook)
+	for _, e := range []endpoint{s.files, s.webhook} {
+		if e.listener != nil {
+			all = append(all, e)
+		}
 	}
 	return all
 }

@@ -20,6 +20,7 @@ import (
 	"shoal/blobcache/statement"
 	"shoal/cmd/shoal/internal/admin"
 	"shoal/cmd/shoal/internal/config"
+	"shoal/cmd/shoal/internal/handover"
 	"shoal/cmd/shoal/internal/pulls"
 	"shoal/cmd/shoal/internal/runfile"
 	"shoal/p2p"
@@ -47,6 +48,7 @@ type service struct {
 	seen   *pull.Recorder // of requests, for the reports
 	mirror endpoint
 	admin  endpoint
+	files  endpoint // admin's, for those who hand files over; without a server if there is none
 
 	seeder  *seeder.Seeder
 	webhook endpoint         // without a server if there is none
@@ -129,8 +131,13 @@ func (s *service) listen(ctx context.Context) (err error) {
 	if s.mirror.listener, err = listen(ctx, "mirror", s.cfg.Mirror); err != nil {
 		return err
 	}
-	s.admin.listener, err = listen(ctx, "admin", s.cfg.Admin)
-	return err
+	if s.admin.listener, err = listen(ctx, "admin", s.cfg.Admin); err != nil {
+		return err
+	}
+	if s.files.listener, err = handover.Listen(ctx); err != nil {
+		s.log.Debug("archives will come and go by HTTP alone", "error", err)
+	}
+	return nil
 }
 
 // joinable makes this a member of the swarm that others can dial.
@@ -249,6 +256,8 @@ func (s *service) wire(context.Context) (err error) {
 		Gatherer: s.metrics, Status: s.status, Peers: s.peers, Invalidate: s.invalidate, Pulls: s.pulls, Limits: s.limits.state, SetLimits: s.setLimits, Cache: s.cacheVerbs(), Pull: s.pull, Preheat: s.preheat,
 		Seeder: func() seeder.Report { return s.seeder.Report() }, Look: s.lookNow, Unready: s.unready, Logger: s.log,
 	}), s.log)
+	s.admin.server.ConnContext = handover.Context
+	s.files.server = s.admin.server
 	return nil
 }
 
@@ -296,6 +305,9 @@ func (s *service) status() admin.Status {
 	st.Reachability = admin.Reachability{BehindNAT: reach.BehindNAT, Relays: []string{}, Relaying: admin.Relaying(reach.Relaying)}
 	for _, a := range reach.Relays {
 		st.Reachability.Relays = append(st.Reachability.Relays, a.String())
+	}
+	if s.files.listener != nil {
+		st.Socket = s.files.addr()
 	}
 	for _, m := range s.node.Members() {
 		st.Members = append(st.Members, admin.Member{ID: m.Peer.String(), Addr: m.Addr.String(), Zone: m.Zone, Way: m.Way})

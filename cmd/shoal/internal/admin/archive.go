@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"shoal/cmd/shoal/internal/handover"
 )
 
 const (
@@ -63,13 +66,17 @@ func (o Options) serveExport(w http.ResponseWriter, r *http.Request) {
 	}
 	// What was not proven for long is proven before the headers go out.
 	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Time{})
+	unhurried(control)
 	archive, err := o.Cache.Export(r.Context(), ask)
 	if err != nil {
 		o.failed(w, r.URL.Path, err)
 		return
 	}
 	defer archive.Close()
+	if file, ok := handover.File(r.Context()); ok {
+		o.writeTo(w, r, archive, file)
+		return
+	}
 	w.Header().Set("Content-Type", tarType)
 	w.Header().Set("Cache-Control", "no-store")
 	if archive.Size >= 0 {
@@ -81,6 +88,13 @@ func (o Options) serveExport(w http.ResponseWriter, r *http.Request) {
 		}
 		panic(http.ErrAbortHandler) // no clean end
 	}
+}
+
+// unhurried lifts the deadlines of small requests; whoever leaves is noticed.
+func unhurried(control *http.ResponseController) {
+	// Where there are none nobody is late.
+	_ = control.SetReadDeadline(time.Time{})
+	_ = control.SetWriteDeadline(time.Time{})
 }
 
 // patient moves the deadline as the client takes what it is sent.
@@ -114,8 +128,12 @@ func (o Options) serveImport(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Time{})
-	done, err := o.Cache.Import(r.Context(), Import{Name: r.URL.Query().Get("name")}, steady{r.Body, control})
+	unhurried(control)
+	var archive io.Reader = steady{r.Body, control}
+	if file, ok := handover.File(r.Context()); ok {
+		archive = file
+	}
+	done, err := o.Cache.Import(r.Context(), Import{Name: r.URL.Query().Get("name")}, archive)
 	if err != nil {
 		// Who is cut off while he sends does not hear why.
 		_ = control.SetReadDeadline(time.Now().Add(drainTime))
@@ -136,7 +154,11 @@ type steady struct {
 // Read is of io.Reader.
 func (s steady) Read(p []byte) (int, error) {
 	_ = s.control.SetReadDeadline(time.Now().Add(lineTime)) // as above
-	return s.r.Read(p)
+	n, err := s.r.Read(p)
+	if errors.Is(err, io.EOF) { // what is left to do is the node's
+		unhurried(s.control)
+	}
+	return n, err
 }
 
 // Do has the node send the archive; the caller closes it. Its end is clean only
@@ -149,19 +171,25 @@ func (e Export) Do(ctx context.Context, addr string) (io.ReadCloser, error) {
 	return open(req)
 }
 
-// Do sends an archive to the node.
-func (i Import) Do(ctx context.Context, addr string, archive io.Reader) (text []byte, done Imported, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+dialable(addr)+importPath+"?"+url.Values{"name": {i.Name}}.Encode(), archive)
+// Do brings an archive to the node: a file by handing it over, if that works, or
+// by sending what is in it.
+func (i Import) Do(ctx context.Context, addr string, archive *os.File) (text []byte, done Imported, err error) {
+	var body io.Reader = archive
+	client := handTo(ctx, addr, archive)
+	if client == nil {
+		client = single()
+	} else {
+		body = nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+dialable(addr)+importPath+"?"+url.Values{"name": {i.Name}}.Encode(), body)
 	if err != nil {
 		return nil, done, err
 	}
 	req.Header.Set("Content-Type", tarType)
-	if f, ok := archive.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			req.ContentLength = info.Size() // so that the kernel moves the bytes
-		}
+	if info, err := archive.Stat(); body != nil && err == nil && info.Mode().IsRegular() {
+		req.ContentLength = info.Size() // so that the kernel moves the bytes
 	}
-	status, text, err := send(req)
+	status, text, err := send(client, req)
 	if err == nil {
 		err = refusal(status, text)
 	}

@@ -49,7 +49,7 @@ func get(ctx context.Context, url string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	status, text, err := send(req)
+	status, text, err := send(single(), req)
 	if err == nil && status != http.StatusOK {
 		err = &statusError{url, status}
 	}
@@ -66,15 +66,15 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("%s: %d %s", e.url, e.status, http.StatusText(e.status))
 }
 
-// exchange sends a request. The connection is for it alone. Not by the
-// environment's HTTP proxy: the node is this machine's or a neighbour's.
-func exchange(req *http.Request) (*http.Response, error) {
-	return (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+// single returns a client for a single request, with a connection for it alone. Not
+// by the environment's HTTP proxy: the node is this machine's or a neighbour's.
+func single() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
 // open returns the body of a good answer to a request; the caller closes it.
 func open(req *http.Request) (io.ReadCloser, error) {
-	resp, err := exchange(req)
+	resp, err := single().Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -89,9 +89,9 @@ func open(req *http.Request) (io.ReadCloser, error) {
 	return nil, refusal(resp.StatusCode, text)
 }
 
-// send returns the status and the body of the answer to a request.
-func send(req *http.Request) (status int, text []byte, err error) {
-	resp, err := exchange(req)
+// send returns the status and the body of the answer to a request by client.
+func send(client *http.Client, req *http.Request) (status int, text []byte, err error) {
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, err
 	}

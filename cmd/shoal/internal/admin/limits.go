@@ -105,7 +105,7 @@ func (ask SetLimits) Do(ctx context.Context, addr string) ([]byte, Limits, error
 		return nil, Limits{}, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	status, text, err := send(req)
+	status, text, err := send(single(), req)
 	if err != nil {
 		return nil, Limits{}, err
 	}

@@ -95,7 +95,7 @@ func tell[Answer any](ctx context.Context, addr, path string, ask any, plausible
 	if err != nil {
 		return nil, done, err
 	}
-	status, text, err := send(req)
+	status, text, err := send(single(), req)
 	if err == nil {
 		err = refusal(status, text)
 	}

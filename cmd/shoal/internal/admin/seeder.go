@@ -34,7 +34,7 @@ func (l Look) Do(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	status, text, err := send(req)
+	status, text, err := send(single(), req)
 	if err != nil {
 		return err
 	}

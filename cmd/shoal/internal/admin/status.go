@@ -23,11 +23,14 @@ type Status struct {
 	// Addrs are this node's own, ready for --join elsewhere.
 	Addrs  []string `json:"addrs"`
 	Mirror string   `json:"mirror"`
-	Zone   string   `json:"zone"`
-	Bytes  Bytes    `json:"bytes"`
-	Cache  Cache    `json:"cache"`
-	Fills  []Fill   `json:"fills"`
-	Limits []Limit  `json:"limits"`
+	// Socket is where programs on its machine hand files over, see package
+	// handover; empty if they cannot.
+	Socket string  `json:"socket,omitempty"`
+	Zone   string  `json:"zone"`
+	Bytes  Bytes   `json:"bytes"`
+	Cache  Cache   `json:"cache"`
+	Fills  []Fill  `json:"fills"`
+	Limits []Limit `json:"limits"`
 	// Reachability is how others reach this node.
 	Reachability Reachability `json:"reachability"`
 }

@@ -31,8 +31,9 @@ const (
 	// maxWindow bounds the memory of the decompressor, in bytes: what "zstd
 	// --ultra" needs.
 	maxWindow = 128 << 20
-	// readAhead is how much is read from the file or the network at a time.
-	readAhead = 1 << 20
+	// readAhead is how much is read from the file or the network at least. Larger
+	// reads, as of blobs, are not copied through it.
+	readAhead = 64 << 10
 )
 
 func invalid(format string, args ...any) error {
