@@ -39,7 +39,7 @@ func bearer(h http.Header) string {
 
 // identify has the registry asked in the client's name, if it is to be.
 func (x *exchange) identify(repo *origin.Repository) {
-	x.repo = repo
+	x.repo, x.named = repo, repo.String()
 	if x.by = repo.ByClient(); x.by != nil {
 		x.bearer = bearer(x.r.Header)
 		x.who = x.book.Who(x.bearer)
@@ -48,7 +48,7 @@ func (x *exchange) identify(repo *origin.Repository) {
 }
 
 func (x *exchange) place(d digest.Digest) policy.Place {
-	return policy.Place{Repository: x.repo.String(), Digest: d}
+	return policy.Place{Repository: x.named, Digest: d}
 }
 
 // confirm asks the registry, in whose name it is to be, whether it has d.
@@ -131,7 +131,7 @@ func (x *exchange) refer(m *manifest.Manifest) bool {
 		return true
 	}
 	named := m.Refs()
-	x.book.Refer(x.who, x.repo.String(), x.by.Lease, named...)
+	x.book.Refer(x.who, x.named, x.by.Lease, named...)
 	if err := x.restrict(named...); err != nil {
 		x.log.Debug("nothing is fetched ahead", "error", err)
 		return false

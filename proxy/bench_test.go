@@ -10,10 +10,13 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/proxy/manifest"
 	"shoal/proxy/origin"
+	"shoal/proxy/pull"
 )
 
 // benchServer serves a cache that holds content, on loopback, and returns the
@@ -32,7 +35,9 @@ func benchServer(b *testing.B, content ...[]byte) (handler http.Handler, digests
 		}
 		digests = append(digests, d.Digest)
 	}
-	upstream, err := origin.New(origin.Options{Registries: origin.Registries{"docker.io": {Upstreams: []string{"http://hub.test"}}}})
+	upstream, err := origin.New(origin.Options{Registries: origin.Registries{"docker.io": {
+		Upstreams: []string{"http://hub.test"}, MaxAge: []origin.TagAge{{Pattern: "library/*:*", Age: time.Hour}},
+	}}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -81,6 +86,8 @@ func benchmark(b *testing.B, p http.Handler, method, path string, body int64) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	r.RemoteAddr = "127.0.0.1:1"
+	r.Header.Set("Accept", "*/*")
 	w := &plainWriter{}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -111,11 +118,17 @@ func benchManifest() []byte {
 	return []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":` + layer(0) + `,"layers":[` + strings.Join(layers, ",") + `]}`)
 }
 
-// BenchmarkManifest asks for a cached manifest by its digest.
+// BenchmarkManifest asks for a cached manifest by its digest and by a tag, of which
+// it is known what it is, with requests recorded, as a node does.
 func BenchmarkManifest(b *testing.B) {
 	m := benchManifest()
-	p, digests := benchServer(b, m)
-	path := "/v2/library/x/manifests/" + digests[0].String()
-	b.Run("HEAD", func(b *testing.B) { benchmark(b, p, http.MethodHead, path, 0) })
-	b.Run("GET", func(b *testing.B) { benchmark(b, p, http.MethodGet, path, int64(len(m))) })
+	handler, digests := benchServer(b, m)
+	p := handler.(*Proxy)
+	p.pulls = pull.NewRecorder(func(pull.Report) {})
+	tag := blob.Descriptor{Digest: digests[0], Size: int64(len(m)), MediaType: ocispec.MediaTypeImageManifest}
+	p.tags.keep(tagKey{tag: "docker.io/library/x:v1", accept: newAccepts(manifest.Accept()).key}, 0, tagAnswer{desc: tag, at: time.Now()})
+	const path = "/v2/library/x/manifests/"
+	b.Run("HEAD/digest", func(b *testing.B) { benchmark(b, p, http.MethodHead, path+digests[0].String(), 0) })
+	b.Run("HEAD/tag", func(b *testing.B) { benchmark(b, p, http.MethodHead, path+"v1", 0) })
+	b.Run("GET", func(b *testing.B) { benchmark(b, p, http.MethodGet, path+digests[0].String(), int64(len(m))) })
 }

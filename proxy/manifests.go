@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -18,7 +15,6 @@ import (
 	"shoal/proxy/origin"
 	"shoal/proxy/policy"
 	"shoal/proxy/pull"
-	"shoal/proxy/request"
 )
 
 // forEver is longer than anything is kept.
@@ -30,8 +26,8 @@ const maxMoves = 2
 // manifest answers GET and HEAD of a manifest. A tag is what the upstream says
 // now; the manifest itself is had by its digest, like any blob.
 func (x *exchange) manifest(ctx context.Context) error {
-	if head, ok := x.atHand(); ok {
-		x.manifestHeader(head)
+	if h, ok := x.atHand(); ok {
+		x.manifestHeader(h)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
@@ -49,7 +45,7 @@ func (x *exchange) manifest(ctx context.Context) error {
 		if x.r.Method == http.MethodHead && !x.coming(d.Digest) && d.Size >= 0 && d.MediaType != "" {
 			// All that a HEAD tells is known, and a client that only looks
 			// for changes must not cost a GET, which Docker Hub counts.
-			x.manifestHeader(d)
+			x.manifestHeader(newHead(d))
 			return nil
 		}
 	}
@@ -57,8 +53,8 @@ func (x *exchange) manifest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if head, ok := x.recall(d.Digest); ok && mine && x.r.Method == http.MethodHead {
-		x.manifestHeader(head)
+	if h, ok := x.recall(d.Digest); ok && mine && x.r.Method == http.MethodHead {
+		x.manifestHeader(h)
 		return nil
 	}
 	d, m, body, err := x.read(ctx, d)
@@ -66,7 +62,7 @@ func (x *exchange) manifest(ctx context.Context) error {
 		return err
 	}
 	ahead := x.refer(m)
-	if x.manifestHeader(d); x.r.Method == http.MethodHead || x.status == http.StatusNotModified {
+	if x.manifestHeader(newHead(d)); x.r.Method == http.MethodHead || x.status == http.StatusNotModified {
 		return nil
 	}
 	x.seenNames(m)
@@ -99,7 +95,7 @@ func (x *exchange) read(ctx context.Context, d blob.Descriptor) (blob.Descriptor
 		x.cache.KeepName(x.imageName(), d)
 	}
 	if m.Stated {
-		x.heads.Add(d.Digest, d)
+		x.heads.Add(d.Digest, newHead(d))
 	}
 	return d, m, body, nil
 }
@@ -116,21 +112,21 @@ func (x *exchange) coming(d digest.Digest) bool {
 // atHand returns what a HEAD tells, if nobody need be asked: of a manifest that
 // was read before and is for everybody, by its digest or by a tag of which it is
 // known what it is.
-func (x *exchange) atHand() (blob.Descriptor, bool) {
+func (x *exchange) atHand() (head, bool) {
 	if x.r.Method != http.MethodHead || x.by != nil {
-		return blob.Descriptor{}, false
+		return head{}, false
 	}
 	d := x.req.Digest
 	if x.req.Tag != "" {
 		maxAge, _ := x.repo.TagAges(x.req.Tag)
-		a, ok, _ := x.tags.fresh(x.tagKey(accepted(x.r.Header)), maxAge)
+		a, ok, _ := x.tags.fresh(x.tagKey(x.accepted()), maxAge)
 		if !ok {
-			return blob.Descriptor{}, false
+			return head{}, false
 		}
 		d = a.desc.Digest // none of a failure
 	}
 	if x.cache.Reach(d) != blobcache.Everybody {
-		return blob.Descriptor{}, false
+		return head{}, false
 	}
 	return x.recall(d)
 }
@@ -138,25 +134,9 @@ func (x *exchange) atHand() (blob.Descriptor, bool) {
 // recall returns what a HEAD tells of a manifest that the cache has and that
 // was read here before, whose image is in use then. It moves no bytes, so none
 // need be proven again.
-func (x *exchange) recall(d digest.Digest) (blob.Descriptor, bool) {
-	head, ok := x.heads.Get(d)
-	return head, ok && x.cache.Use(d)
-}
-
-// manifestHeader sends the headers of a manifest, or that the client has it.
-func (x *exchange) manifestHeader(d blob.Descriptor) {
-	h := x.w.Header()
-	x.seenManifest(d)
-	if request.Unchanged(x.r.Header, d.Digest) {
-		h.Set("Etag", request.ETag(d.Digest))
-		x.header(http.StatusNotModified)
-		return
-	}
-	h.Set("Content-Type", d.MediaType)
-	h.Set("Content-Length", strconv.FormatInt(d.Size, 10))
-	h.Set("Docker-Content-Digest", d.Digest.String())
-	h.Set("Etag", request.ETag(d.Digest))
-	x.header(http.StatusOK)
+func (x *exchange) recall(d digest.Digest) (head, bool) {
+	h, ok := x.heads.Get(d)
+	return h, ok && x.cache.Use(d)
 }
 
 // resolve asks the upstream what the tag points to. The client's Accept goes
@@ -164,7 +144,7 @@ func (x *exchange) manifestHeader(d blob.Descriptor) {
 // what was answered last, or what a trusted seeder was told since, and the answer
 // says so.
 func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
-	accept := accepted(x.r.Header)
+	accept := x.accepted()
 	key := x.tagKey(accept)
 	maxAge, staleIfError := x.repo.TagAges(x.req.Tag)
 	if x.offline && x.by == nil {
@@ -174,10 +154,10 @@ func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 	if x.anew {
 		maxAge = 0
 	}
-	d, ok := x.preferred(key, accept, maxAge)
+	d, ok := x.preferred(key, accept.types, maxAge)
 	if !ok {
 		d, err = x.tags.resolve(ctx, key, maxAge, func(ctx context.Context) (blob.Descriptor, error) {
-			d, err := x.repo.Resolve(ctx, x.req.Tag, accept)
+			d, err := x.repo.Resolve(ctx, x.req.Tag, accept.types)
 			if err == nil {
 				x.told(d)
 			}
@@ -185,7 +165,7 @@ func (x *exchange) resolve(ctx context.Context) (blob.Descriptor, error) {
 		})
 	}
 	if staleIfError > 0 && origin.Outage(err) {
-		if last, ok := x.unasked(key, accept, maxAge+staleIfError, err); ok {
+		if last, ok := x.unasked(key, accept.types, maxAge+staleIfError, err); ok {
 			d, err = last, nil
 		}
 	}
@@ -212,20 +192,20 @@ func (x *exchange) told(d blob.Descriptor) {
 }
 
 // tagName is the name of the tag that is asked for.
-func (x *exchange) tagName() string { return x.req.Registry + "/" + x.req.Name + ":" + x.req.Tag }
+func (x *exchange) tagName() string { return x.named + ":" + x.req.Tag }
 
 // imageName is what the image is called that is asked for.
 func (x *exchange) imageName() string {
 	if x.req.Tag != "" {
 		return x.tagName()
 	}
-	return x.req.Registry + "/" + x.req.Name + "@" + x.req.Digest.String()
+	return x.named + "@" + x.req.Digest.String()
 }
 
 // tagKey names the question about it. An answer to one client is none to
 // another if the registry is asked in the name of each.
-func (x *exchange) tagKey(accept []string) tagKey {
-	key := newTagKey(x.tagName(), accept)
+func (x *exchange) tagKey(accept accepts) tagKey {
+	key := tagKey{tag: x.tagName(), accept: accept.key}
 	if x.by != nil {
 		key.who = string(x.who[:])
 	}
@@ -254,34 +234,13 @@ func (x *exchange) stale(kept blobcache.Tag, why error) {
 // moved asks again what the tag is, because the upstream does not have d any
 // more, which it was; why says that. It is an error if the tag is still d.
 func (x *exchange) moved(ctx context.Context, d blob.Descriptor, why error) (blob.Descriptor, error) {
-	x.tags.doubt(x.tagKey(accepted(x.r.Header)), d.Digest)
+	x.tags.doubt(x.tagKey(x.accepted()), d.Digest)
 	x.leases.drop(x.tagName(), d.Digest)
 	to, err := x.resolve(ctx)
 	if err == nil && to.Digest == d.Digest {
 		err = why
 	}
 	return to, err
-}
-
-// accepted returns the media types that a client asks for, in canonical order,
-// or all that are known if it takes anything.
-func accepted(h http.Header) []string {
-	var types []string
-	for _, field := range h.Values("Accept") {
-		for t := range strings.SplitSeq(field, ",") {
-			t, _, _ = strings.Cut(t, ";")
-			t = strings.TrimSpace(t)
-			if t == "*/*" || t == "" {
-				continue
-			}
-			types = append(types, t)
-		}
-	}
-	if len(types) == 0 {
-		return manifest.Accept()
-	}
-	slices.Sort(types)
-	return slices.Compact(types)
 }
 
 // load brings the manifest d, proven and parsed, from the cache or by a fill.

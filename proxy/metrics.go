@@ -20,6 +20,7 @@ const (
 
 type metrics struct {
 	requests  *prometheus.CounterVec
+	heads     prometheus.Counter // of requests: HEADs of manifests, the most frequent ones, without looking for their labels
 	served    *prometheus.CounterVec
 	firstByte prometheus.Histogram
 	prefetch  *prometheus.CounterVec
@@ -72,6 +73,21 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		Name: "shoal_proxy_leases_total",
 		Help: "Leases of tags by trusted keys that came, by result: taken, or refused because of the settings, their name or their age.",
 	}, []string{"result"})
+	m.begin()
+	m.heads = m.requests.WithLabelValues(request.Manifest.String(), http.MethodHead, strconv.Itoa(http.StatusOK))
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch, m.stale, m.healed, m.decisions, m.leased, m.leases} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// begin has the series whose labels are known begin at zero.
+func (m *metrics) begin() {
 	for _, why := range []string{leasedForOutage, leasedPreferred} {
 		m.leased.WithLabelValues(why)
 	}
@@ -84,15 +100,6 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	for _, source := range []string{fromCache, fromFill, fromPassthrough, fromHeadStart} {
 		m.served.WithLabelValues(source)
 	}
-	if r == nil {
-		return m, nil
-	}
-	for _, c := range []prometheus.Collector{m.requests, m.served, m.firstByte, m.prefetch, m.stale, m.healed, m.decisions, m.leased, m.leases} {
-		if err := r.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
 }
 
 // decide counts a decision.
@@ -100,6 +107,10 @@ func (m *metrics) decide(v policy.Verdict) { m.decisions.WithLabelValues(string(
 
 // count counts a request; what a client makes up must not become a label.
 func (m *metrics) count(kind request.Kind, method string, status int) {
+	if kind == request.Manifest && method == http.MethodHead && status == http.StatusOK {
+		m.heads.Inc()
+		return
+	}
 	if method != http.MethodGet && method != http.MethodHead {
 		method = "other"
 	}

@@ -50,10 +50,6 @@ import (
 // seconds are promised.
 const lookupPatience = 9 * time.Second
 
-// maxHeads bounds the manifests whose headers are kept: some 200 bytes each,
-// and a HEAD of any other costs a file that is read.
-const maxHeads = 4096
-
 // Fetcher brings blobs into the cache; the node in the swarm is one.
 type Fetcher interface {
 	// Fetch returns the fill of d, joined or started, as soon as some source
@@ -107,9 +103,12 @@ type Proxy struct {
 	book        *policy.Book // of registries that are asked in the name of clients
 	wallets     *wallets
 	greeting    *greeting
+	version     []string // the header that every answer has
 	// heads are what manifests are, of those whose bytes say it: a HEAD need not
 	// read them again.
-	heads *lru.Cache[digest.Digest, blob.Descriptor]
+	heads   *lru.Cache[digest.Digest, head]
+	accepts *lru.Cache[string, accepts] // by the header
+	date    date
 	// rotten are blobs of which wrong bytes went out past the cache, with the
 	// time until which they are not served.
 	rotten *lru.Cache[digest.Digest, time.Time]
@@ -142,7 +141,9 @@ func New(o Options) (*Proxy, error) {
 	p.book = policy.New(time.Now)
 	p.wallets = newWallets(p.book)
 	p.greeting = &greeting{origin: p.origin}
-	p.heads = newLRU[digest.Digest, blob.Descriptor](maxHeads)
+	p.version = []string{"registry/2.0"}
+	p.heads = newLRU[digest.Digest, head](maxHeads)
+	p.accepts = newLRU[string, accepts](maxAccepts)
 	p.prefetch = newPrefetcher(p, wanted)
 	p.rotten = newLRU[digest.Digest, time.Time](maxNotices)
 	return p, nil
@@ -175,6 +176,7 @@ type exchange struct {
 	r     *http.Request
 	req   request.Request
 	repo  *origin.Repository
+	named string // the repository: registry and name
 	start time.Time
 	// Of a client in whose name the registry is asked: how, its token and who
 	// that is. by is nil if the registry is asked in the node's name.
@@ -202,7 +204,7 @@ type exchange struct {
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{Proxy: p, w: w, r: r, start: time.Now()}
 	defer func() { p.metrics.count(x.req.Kind, r.Method, x.status) }()
-	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	w.Header()["Docker-Distribution-Api-Version"] = p.version
 	if r.ContentLength != 0 { // a push; net/http would wait for its body for ever
 		w.Header().Set("Connection", "close")
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(pushPatience))

@@ -295,6 +295,8 @@ func TestMetrics(t *testing.T) {
 		sleep(time.Second) // it is committed
 		r.get(path)
 		r.get(path, "Range: bytes=0-9")
+		addImage(r.t, r.hub, "library/img", "v1")
+		r.do(http.MethodHead, "/v2/library/img/manifests/v1")
 		r.hub.Fault(origintest.Fault{Effect: origintest.Status(500)})
 		r.get("/v2/library/app/manifests/v1")
 		var got []string
@@ -327,6 +329,7 @@ func TestMetrics(t *testing.T) {
 			"shoal_proxy_leases_total refused 0",
 			"shoal_proxy_leases_total taken 0",
 			"shoal_proxy_requests_total 200 blob GET 2",
+			"shoal_proxy_requests_total 200 manifest HEAD 1",
 			"shoal_proxy_requests_total 200 ping GET 1",
 			"shoal_proxy_requests_total 206 blob GET 1",
 			"shoal_proxy_requests_total 404 manifest GET 1",

@@ -32,7 +32,7 @@ func (x *exchange) see() {
 		return
 	}
 	x.seen = &pull.Request{
-		Client: clientName(x.r), Repository: x.repo.String(), Tag: x.req.Tag, Digest: x.req.Digest,
+		Client: clientName(x.r), Repository: x.named, Tag: x.req.Tag, Digest: x.req.Digest,
 		Manifest: x.req.Kind == request.Manifest, Head: x.r.Method == http.MethodHead, Begun: x.start, Source: pull.FromFill,
 	}
 	x.pulls.Begin(x.seen)

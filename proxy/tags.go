@@ -56,9 +56,9 @@ type tagKey struct {
 	who    string // whom the answer is for, if it is not for everybody
 }
 
-func newTagKey(tag string, accept []string) tagKey {
-	sum := sha256.Sum256([]byte(strings.Join(accept, ",")))
-	return tagKey{tag: tag, accept: hex.EncodeToString(sum[:])}
+func newAccepts(types []string) accepts {
+	sum := sha256.Sum256([]byte(strings.Join(types, ",")))
+	return accepts{types, hex.EncodeToString(sum[:])}
 }
 
 // below is the prefix of the names of all questions about the tag.

@@ -35,21 +35,21 @@ func TestTagsShareOneQuestion(t *testing.T) {
 		var clients sync.WaitGroup
 		for range 25 {
 			clients.Go(func() {
-				if d, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); err != nil || d.Size != 1 {
+				if d, err := tags.resolve(t.Context(), tagKey{tag: "a"}, 0, ask); err != nil || d.Size != 1 {
 					t.Errorf("%+v, %v", d, err)
 				}
 			})
 		}
 		clients.Wait()
 		sleep(tagValidity - time.Millisecond)
-		if d, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); err != nil || d.Size != 1 {
+		if d, err := tags.resolve(t.Context(), tagKey{tag: "a"}, 0, ask); err != nil || d.Size != 1 {
 			t.Errorf("within the second: %+v, %v", d, err)
 		}
 		sleep(time.Millisecond)
-		if d, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); err != nil || d.Size != 2 {
+		if d, err := tags.resolve(t.Context(), tagKey{tag: "a"}, 0, ask); err != nil || d.Size != 2 {
 			t.Errorf("after the second: %+v, %v", d, err)
 		}
-		if d, err := tags.resolve(t.Context(), newTagKey("b", nil), 0, ask); err != nil || d.Size != 3 {
+		if d, err := tags.resolve(t.Context(), tagKey{tag: "b"}, 0, ask); err != nil || d.Size != 3 {
 			t.Errorf("another tag: %+v, %v", d, err)
 		}
 	})
@@ -64,7 +64,7 @@ func TestTagsShareFailures(t *testing.T) {
 			return blob.Descriptor{}, blob.ErrUnavailable
 		}
 		for range 3 {
-			if _, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); !errors.Is(err, blob.ErrUnavailable) {
+			if _, err := tags.resolve(t.Context(), tagKey{tag: "a"}, 0, ask); !errors.Is(err, blob.ErrUnavailable) {
 				t.Error(err)
 			}
 		}
@@ -93,12 +93,12 @@ func TestTagsClientLeaves(t *testing.T) {
 		var second sync.WaitGroup
 		second.Go(func() {
 			sleep(500 * time.Millisecond)
-			if d, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, ask); err != nil || d.Size != 7 {
+			if d, err := tags.resolve(t.Context(), tagKey{tag: "a"}, 0, ask); err != nil || d.Size != 7 {
 				t.Errorf("who stayed got %+v, %v", d, err)
 			}
 		})
 		start := time.Now()
-		if _, err := tags.resolve(first, newTagKey("a", nil), 0, ask); !errors.Is(err, context.Canceled) || time.Since(start) != time.Second {
+		if _, err := tags.resolve(first, tagKey{tag: "a"}, 0, ask); !errors.Is(err, context.Canceled) || time.Since(start) != time.Second {
 			t.Errorf("who left was held for %v: %v", time.Since(start), err)
 		}
 		second.Wait()
@@ -109,7 +109,7 @@ func TestTagsQuestionsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tags := openTags(t)
 		start := time.Now()
-		_, err := tags.resolve(t.Context(), newTagKey("a", nil), 0, func(ctx context.Context) (blob.Descriptor, error) {
+		_, err := tags.resolve(t.Context(), tagKey{tag: "a"}, 0, func(ctx context.Context) (blob.Descriptor, error) {
 			<-ctx.Done()
 			return blob.Descriptor{}, ctx.Err()
 		})

@@ -33,7 +33,7 @@ func (r *Recorder) Fill(l *trace.Live) { r.fills.Add(l.Fill().Digest, l) }
 
 // Begin is called when a request has come.
 func (r *Recorder) Begin(q *Request) {
-	if r == nil {
+	if r == nil || q.Head { // which Begin does nothing with
 		return
 	}
 	r.mu.Lock()

@@ -25,7 +25,7 @@ func ParseImage(s string) (i Image, err error) {
 	name, dgst, byDigest := strings.Cut(s, "@")
 	slash := strings.LastIndexByte(name, '/')
 	if colon := strings.LastIndexByte(name, ':'); colon > slash {
-		if name, i.Tag = name[:colon], name[colon+1:]; byDigest || !tagGrammar.MatchString(i.Tag) {
+		if name, i.Tag = name[:colon], name[colon+1:]; byDigest || !validTag(i.Tag) {
 			return Image{}, fmt.Errorf("%w: %q: use NAME, NAME:TAG or NAME@DIGEST", ErrTagInvalid, shorten(s))
 		}
 	}

@@ -98,7 +98,11 @@ func Parse(u *url.URL) (Request, error) {
 	if kind == Unknown {
 		return Request{}, fmt.Errorf("%w: %q", ErrNoRoute, shorten(u.Path))
 	}
-	query, err := url.ParseQuery(u.RawQuery)
+	var query url.Values
+	var err error
+	if u.RawQuery != "" {
+		query, err = url.ParseQuery(u.RawQuery)
+	}
 	if err != nil { // a lost ns would silently mean another registry
 		return Request{Kind: kind}, fmt.Errorf("%w: query: %w", ErrNameInvalid, err)
 	}
@@ -110,7 +114,7 @@ func Parse(u *url.URL) (Request, error) {
 		return req, nil
 	}
 	if kind == Manifest && !strings.Contains(last, ":") {
-		if !tagGrammar.MatchString(last) {
+		if !validTag(last) {
 			return req, fmt.Errorf("%w: %q", ErrTagInvalid, shorten(last))
 		}
 		req.Tag = last
@@ -150,14 +154,31 @@ func cutLast(path string) (before, last string) {
 	return path[:i], path[i+1:]
 }
 
-// Grammar of tags (OCI distribution specification 1.1, "Pulling manifests") and
-// of registries, and the most bytes of the latter (RFC 1035, section 2.3.4).
-const maxRegistry = 255
-
-var (
-	tagGrammar  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
-	hostGrammar = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::([0-9]{1,5}))?$`)
+// The most bytes of a tag (OCI distribution specification 1.1, "Pulling
+// manifests") and of a registry (RFC 1035, section 2.3.4).
+const (
+	maxTag      = 128
+	maxRegistry = 255
 )
+
+// validTag tells whether s is a <reference> that is a tag, of the same
+// specification: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}. It is read by hand for the
+// reason of package name.
+func validTag(s string) bool {
+	if s == "" || len(s) > maxTag || s[0] == '.' || s[0] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '.', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+var hostGrammar = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*(?::([0-9]{1,5}))?$`)
 
 // repository tells registry and name of a repository apart: ns names the
 // registry if it is set, else a first component that only a host can be, else

@@ -3,6 +3,7 @@ package request
 import (
 	"errors"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -168,6 +169,29 @@ func TestParseRefuses(t *testing.T) {
 		}
 		if err != nil && len(err.Error()) > 400 {
 			t.Errorf("Parse(%s): an error of %d bytes would fill the log", c.url, len(err.Error()))
+		}
+	}
+}
+
+// Every string of a few characters that matter, and long ones, are tags if the
+// specification's grammar says so.
+func TestTagsAreTheGrammar(t *testing.T) {
+	grammar := regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	const alphabet = "azAZ09_.-/:@`[{^ \n\x00é"
+	all := []string{""}
+	for range 3 {
+		for _, s := range all {
+			for i := range len(alphabet) {
+				all = append(all, s+alphabet[i:i+1])
+			}
+		}
+	}
+	for _, n := range []int{127, 128, 129} {
+		all = append(all, strings.Repeat("a", n), strings.Repeat("a", n-1)+"-")
+	}
+	for _, s := range all {
+		if want := grammar.MatchString(s); validTag(s) != want {
+			t.Errorf("validTag(%q) = %v, the grammar says %v", s, !want, want)
 		}
 	}
 }
