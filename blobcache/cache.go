@@ -197,6 +197,7 @@ func Open(dir string, o Options) (*Cache, error) {
 		scrubEvery: o.ScrubEvery,
 		scrubRate:  o.ScrubRate,
 	}
+	c.metrics.budget.Set(float64(o.Budget))
 	c.pieces.New = func() any { return new([blob.PieceSize]byte) }
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

@@ -301,6 +301,7 @@ func (c *Cache) discard(e *entry, why error) error {
 	c.emit(Event{Blob: e.desc, Gone: true, Rotten: true})
 	c.mu.Unlock()
 	c.metrics.corruption.Inc()
+	c.metrics.rotten.Inc()
 	c.log.Error("blob on disk is not what it was: dropped, to be fetched again", "digest", e.desc.Digest, "error", why)
 	c.empty(trash)
 	return blob.ErrNotFound

@@ -111,6 +111,23 @@ func (c *Cache) tidy() {
 	}
 	for c.maxAge > 0 && c.evict(time.Now().Add(-c.maxAge)) {
 	}
+	c.metrics.excess.Set(float64(c.excess()))
+}
+
+// excess is by how many bytes the cache is above its high water, or the disk short
+// of what is to be free, which more so.
+func (c *Cache) excess() (n int64) {
+	if c.minFree > 0 {
+		if free, err := c.disk.free(c.partialDir()); err == nil {
+			n = max(0, c.minFree-free)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.highWater > 0 {
+		n = max(n, c.used-c.highWater)
+	}
+	return n
 }
 
 // Inventory is what is here.

@@ -194,7 +194,8 @@ func TestWaterMarks(t *testing.T) {
 
 // The disk keeps its free bytes: before a fill, within it, and when others write.
 func TestMinFree(t *testing.T) {
-	c := open(t, t.TempDir(), Options{MinFree: 1000})
+	reg := prometheus.NewRegistry()
+	c := open(t, t.TempDir(), Options{MinFree: 1000, Metrics: reg})
 	var mu sync.Mutex
 	free := int64(1250)
 	c.disk.free = func(string) (int64, error) {
@@ -219,6 +220,30 @@ func TestMinFree(t *testing.T) {
 	free = 900
 	if err := c.Put(t.Context(), a.Descriptor, bytesOf(a)); !errors.Is(err, blob.ErrNoSpace) {
 		t.Errorf("nothing is left to evict: %v", err)
+	}
+	if c.tidy(); metric(t, reg, "shoal_cache_excess_bytes", "") != 100 {
+		t.Errorf("%v bytes too few are free, want 100", metric(t, reg, "shoal_cache_excess_bytes", ""))
+	}
+}
+
+// What cannot be evicted is told: the cache stays above its mark.
+func TestExcess(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	c := open(t, t.TempDir(), Options{Budget: 10_000, HighWater: 0.1, LowWater: 0.1, Metrics: reg})
+	if err := c.Pin("r/a:1"); err != nil {
+		t.Fatal(err)
+	}
+	p := store(t, c, 1, newSample(500, 2))
+	c.KeepName("r/a:1", p.manifest.Descriptor)
+	want := float64(p.manifest.Size + 500 - 1000)
+	if c.tidy(); metric(t, reg, "shoal_cache_excess_bytes", "") != want || metric(t, reg, "shoal_cache_size_bytes", "") != 10_000 {
+		t.Errorf("%v bytes too much, want %v", metric(t, reg, "shoal_cache_excess_bytes", ""), want)
+	}
+	if _, err := c.Unpin("r/a:1"); err != nil {
+		t.Fatal(err)
+	}
+	if c.tidy(); metric(t, reg, "shoal_cache_excess_bytes", "") != 0 {
+		t.Error("too much after the image could go")
 	}
 }
 
@@ -367,7 +392,7 @@ func TestScrub(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if rotten != 7 || len(c.Blobs()) != 13 || metric(t, reg, "shoal_cache_corrupt_total", "") != 7 || metric(t, reg, "shoal_cache_scrubbed_blobs_total", "") != 20 {
+	if rotten != 7 || len(c.Blobs()) != 13 || metric(t, reg, "shoal_cache_rotten_total", "") != 7 || metric(t, reg, "shoal_cache_scrubbed_blobs_total", "") != 20 {
 		t.Errorf("found %d of 7, %d blobs left", rotten, len(c.Blobs()))
 	}
 	clean(t, c)

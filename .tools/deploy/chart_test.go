@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,11 +99,29 @@ var valueSets = map[string]string{
 	"default": "",
 	"own key": `swarmKey: {existingSecret: "", value: "shoal-swarm-key/1\nc2VjcmV0\n"}`,
 	"zones":   `{zone: eu/1, nodeSelector: {topology.kubernetes.io/zone: eu-1}, join: [/dns4/other-shoal-members.shoal.svc/tcp/4001, /dnsaddr/swarm.example]}`,
+	"offline": `{offline: true, behindNAT: true}`,
 	"everything": `
 imagePullSecrets: [{name: pull}]
 ports: {mirror: 5001, admin: 5051, swarm: 4011, pieces: 4012}
-registry: {ghcr.io: {upstreams: [https://mirror.example, https://ghcr.io]}}
+registry:
+  ghcr.io: {upstreams: [https://mirror.example, https://ghcr.io], max-age: ["*/*:v*=1h"], stale-if-error: 48h, tag-leases: prefer}
+  registry.example:
+    {upstreams: [https://registry.example], access: shared, username: robot, password-file: /etc/shoal-secrets/robot/password, deny: [secret/*]}
+secrets: [robot]
 cacheSize: 100GiB
+cache: {highWater: 90%, lowWater: 80.5%, minFree: 20GiB, maxAge: 720h, scrubEvery: "0", scrubRate: 10MB, reverify: 12h}
+limits: {upload: [5MB, "22:00-06:00 unlimited"], download: [400Mbit], origin: ["08:00-18:00 2MB"]}
+behindNAT: false
+relay: {enabled: true, rate: 50MiB, circuitRate: 10MiB, reservations: 10, circuits: 20}
+trustedKeys: ["ed25519:JAwdsvrBXKlI6cVgvXRLDe9euM1J/5o50IQnUSYcArY="]
+signingKey: {existingSecret: my-signing-key}
+seeder:
+  concurrency: 2
+  rate: 20MiB
+  select:
+    base: {images: ["docker.io/library/nginx:1.2*"], platforms: [linux/amd64], every: 6h, follow: 1m}
+    own: {images: ["ghcr.io/org/*"], versions: ">=1.4 <3", newest: 3, schedule: "30 2 * * mon-fri", time-zone: Europe/Berlin}
+  webhook: {port: 5060, existingSecret: my-webhook}
 logLevel: debug
 logFormat: text
 dataDir: /mnt/shoal
@@ -193,7 +213,7 @@ func TestChart(t *testing.T) {
 				}
 			}
 			checkDaemonSet(t, found["apps/v1 DaemonSet"].(*appsv1.DaemonSet), everything)
-			checkConfig(t, found["v1 ConfigMap"].(*corev1.ConfigMap).Data["shoal.yaml"])
+			checkConfig(t, found["v1 ConfigMap"].(*corev1.ConfigMap).Data["shoal.yaml"], everything)
 		})
 	}
 }
@@ -231,19 +251,40 @@ func checkDaemonSet(t *testing.T, d *appsv1.DaemonSet, everything bool) {
 	for _, v := range pod.Volumes {
 		volumes[v.Name] = true
 	}
+	mounted := map[string]bool{}
 	for _, m := range append(c.VolumeMounts, pod.InitContainers[0].VolumeMounts...) {
-		if !volumes[m.Name] {
+		if mounted[m.MountPath] = true; !volumes[m.Name] {
 			t.Errorf("no volume %s", m.Name)
+		}
+	}
+	for _, folder := range []string{"/etc/shoal-secrets/robot", "/etc/shoal-signing-key", "/etc/shoal-webhook"} {
+		if mounted[folder] != everything {
+			t.Errorf("%s is there: %v", folder, mounted[folder])
 		}
 	}
 }
 
-// checkConfig lets shoal read its configuration: what it then misses is the
-// swarm key, which is not here.
-func checkConfig(t *testing.T, config string) {
+// checkConfig lets shoal read its configuration: what it then misses is the first
+// key, which is not here. With everything it names all that the file of the
+// systemd unit does, but for what is the machine's, or the flags', here.
+func checkConfig(t *testing.T, config string, everything bool) {
 	t.Helper()
+	example, err := os.ReadFile(root + "/deploy/systemd/shoal.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range regexp.MustCompile(`(?m)^#([a-z-]+):`).FindAllStringSubmatch(string(example), -1) {
+		elsewhere := slices.Contains([]string{"admin", "swarm", "pieces", "announce", "zone", "manifest-size", "docker-config", "offline"}, key[1])
+		if everything && !elsewhere && !strings.Contains(config, "\n"+key[1]+":") && !strings.HasPrefix(config, key[1]+":") {
+			t.Errorf("no value sets %s", key[1])
+		}
+	}
 	if !strings.Contains(config, "mirror: 127.0.0.1:") {
 		t.Errorf("the mirror is not on loopback alone:\n%s", config)
+	}
+	missing := "/etc/shoal-key/swarm.key"
+	if everything {
+		missing = "/etc/shoal-signing-key/signing.key"
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "shoal.yaml")
@@ -252,7 +293,7 @@ func checkConfig(t *testing.T, config string) {
 	}
 	out, err := exec.CommandContext(t.Context(), shoal, "serve", "--config", file, "--data-dir", dir,
 		"--mirror=127.0.0.1:0", "--admin=127.0.0.1:0", "--swarm=/ip4/127.0.0.1/tcp/0", "--pieces=127.0.0.1:0").CombinedOutput()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !bytes.Contains(out, []byte("/etc/shoal-key/swarm.key")) {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !bytes.Contains(out, []byte(missing)) {
 		t.Errorf("%v: %s of\n%s", err, out, config)
 	}
 }
@@ -276,6 +317,18 @@ func TestValuesThatCannotBe(t *testing.T) {
 		"a size that is none":    `cacheSize: many`,
 		"a zone with a blank":    `zone: a b`,
 		"an interval of nothing": `podMonitor: {interval: often}`,
+		"a share that is none":   `cache: {highWater: "0.9"}`,
+		"a misspelt bound":       `cache: {minfree: 1GiB}`,
+		"an age that is none":    `cache: {maxAge: a week}`,
+		"a limit of nothing":     `limits: {upload: [fast]}`,
+		"a limit at odd hours":   `limits: {upload: ["at night 5MB"]}`,
+		"a relay of nothing":     `relay: {reservations: many}`,
+		"half behind NAT":        `behindNAT: perhaps`,
+		"a selection of nothing": `seeder: {select: {base: {every: 1h}}}`,
+		"a misspelt selection":   `seeder: {select: {base: {image: [nginx]}}}`,
+		"a webhook for anybody":  `seeder: {webhook: {port: 5060}}`,
+		"a key of a registry":    `registry: {ghcr.io: {upstreams: ["https://ghcr.io"], acces: shared}}`,
+		"a secret that is none":  `secrets: ["a b"]`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := helm(t, "template", values); err == nil || !strings.Contains(err.Error(), "schema") {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
@@ -101,7 +102,7 @@ func dashboardExpressions(t *testing.T) []string {
 }
 
 // exposed returns the names of the series that a node has which has just served
-// a blob.
+// a blob, and of those that it would have if there was something to count.
 func exposed(t *testing.T) map[string]bool {
 	t.Helper()
 	f := start(t)
@@ -128,8 +129,18 @@ func exposed(t *testing.T) map[string]bool {
 			names[name+"_bucket"] = true
 		}
 	}
+	descriptions := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descriptions)
+		f.metrics.Describe(descriptions)
+	}()
+	for d := range descriptions {
+		names[described.FindStringSubmatch(d.String())[1]] = true
+	}
 	return names
 }
+
+var described = regexp.MustCompile(`fqName: "([a-z0-9_]+)"`)
 
 var metricName = regexp.MustCompile(`\b(shoal|process)_[a-z0-9_]+|\bup\b`)
 
@@ -151,6 +162,21 @@ func TestMetricsThatOperatorsWatch(t *testing.T) {
 					t.Errorf("%s: no node has %s, of %s", what, name, expr)
 				}
 			}
+		}
+	}
+}
+
+// TestWhatIsWatched: what operators set is seen in what comes of it.
+func TestWhatIsWatched(t *testing.T) {
+	all := strings.Join(append(dashboardExpressions(t), alertExpressions(t)...), "\n")
+	for _, name := range []string{
+		"shoal_p2p_other_zone_bytes_total", "shoal_limit_bytes_per_second", "shoal_limited_bytes_total",
+		"shoal_p2p_relayed_bytes_total", "shoal_p2p_behind_nat", "shoal_seeder_images_total", "shoal_seeder_failing",
+		"shoal_cache_size_bytes", "shoal_cache_excess_bytes", "shoal_cache_rotten_total", "shoal_cache_scrubbed_bytes_total",
+		"shoal_upstream_offline", "shoal_proxy_stale_tags_total", "shoal_pulls_total",
+	} {
+		if !strings.Contains(all, name) {
+			t.Errorf("nobody watches %s", name)
 		}
 	}
 }
@@ -202,6 +228,9 @@ func TestUnit(t *testing.T) {
 	text, err := os.ReadFile(unitFile)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "\nExecReload="); n != 1 {
+		t.Errorf("a reload does %d things", n)
 	}
 	// What it starts is not installed here.
 	unit := filepath.Join(t.TempDir(), "shoal.service")

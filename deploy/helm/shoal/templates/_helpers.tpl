@@ -36,10 +36,57 @@ join:
 {{- with .Values.zone }}
 zone: {{ . | quote }}
 {{- end }}
-{{- with .Values.cacheSize }}
-cache-size: {{ . | quote }}
-{{- end }}
 {{- with .Values.registry }}
 registry: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- if .Values.offline }}
+offline: true
+{{- end }}
+{{- /* What is empty is the node's default. */}}
+{{- $v := .Values }}
+{{- range $key, $value := dict "cache-size" $v.cacheSize "cache-high-water" $v.cache.highWater "cache-low-water" $v.cache.lowWater "min-free" $v.cache.minFree
+  "cache-max-age" $v.cache.maxAge "scrub-every" $v.cache.scrubEvery "scrub-rate" $v.cache.scrubRate "reverify" $v.cache.reverify
+  "max-upload" $v.limits.upload "max-download" $v.limits.download "max-origin" $v.limits.origin
+  "relay-rate" $v.relay.rate "relay-circuit-rate" $v.relay.circuitRate "relay-reservations" $v.relay.reservations "relay-circuits" $v.relay.circuits
+  "trusted-keys" $v.trustedKeys }}
+{{- with $value }}
+{{ $key }}: {{ toRawJson . }}
+{{- end }}
+{{- end }}
+behind-nat: {{ .Values.behindNAT }}
+{{- if .Values.relay.enabled }}
+relay: true
+{{- end }}
+{{- if .Values.signingKey.existingSecret }}
+signing-key: /etc/shoal-signing-key/signing.key
+{{- end }}
+{{- with include "shoal.seeder" . }}
+seeder: {{ . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "shoal.seeder" -}}
+{{- with .Values.seeder }}
+{{- range $key, $value := pick . "concurrency" "rate" "select" }}
+{{- with $value }}
+{{ $key }}: {{ toRawJson . }}
+{{- end }}
+{{- end }}
+{{- if .webhook.port }}
+webhook: {listen: "0.0.0.0:{{ .webhook.port }}", secret-file: /etc/shoal-webhook/webhook.secret}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Secrets by the folder below /etc in which they are files of the node. */}}
+{{- define "shoal.files" -}}
+{{- with .Values.signingKey.existingSecret }}
+shoal-signing-key: {{ . }}
+{{- end }}
+{{- if .Values.seeder.webhook.port }}
+shoal-webhook: {{ .Values.seeder.webhook.existingSecret }}
+{{- end }}
+{{- range .Values.secrets }}
+shoal-secrets/{{ . }}: {{ . }}
 {{- end }}
 {{- end }}
