@@ -98,11 +98,13 @@ func installed(programs []string) error {
 // direct is a plain download from the origin by every node.
 type direct struct{}
 
-func (direct) name() string                                    { return "direct" }
-func (direct) needs() []string                                 { return nil }
-func (direct) versions(context.Context) map[string]string      { return nil }
-func (direct) idle() time.Duration                             { return 0 }
-func (direct) expect(s *scenario.Scenario) float64             { return float64(s.Cold()) }
+func (direct) name() string                               { return "direct" }
+func (direct) needs() []string                            { return nil }
+func (direct) versions(context.Context) map[string]string { return nil }
+func (direct) idle() time.Duration                        { return 0 }
+func (direct) expect(s *scenario.Scenario) float64 {
+	return float64(max(s.Cold(), len(s.Arrivals.Turns)))
+}
 func (direct) crew(_ context.Context, st *stage) (crew, error) { return directCrew{st}, nil }
 
 // directCrew needs no programs. Its clients keep nothing, so that there is

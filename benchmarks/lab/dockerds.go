@@ -16,6 +16,7 @@ import (
 
 	"shoal/benchmarks/lab/report"
 	"shoal/benchmarks/rig"
+	"shoal/benchmarks/scenario"
 	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
 
@@ -146,7 +147,7 @@ func (p *pulling) build(ctx context.Context) (err error) {
 // round pulls in every way once.
 func (p *pulling) round(ctx context.Context) ([]report.Pull, error) {
 	pulls := []report.Pull{p.pull(ctx, wayDirect, p.direct)}
-	c, err := shoal{}.crew(ctx, &stage{nodes: p.nodes, shoal: p.shoal, key: p.key, upstream: p.origin.URL()})
+	c, err := shoal{}.crew(ctx, &stage{scenario: &scenario.Scenario{}, nodes: p.nodes, shoal: p.shoal, key: p.key, upstream: p.origin.URL()})
 	if err != nil {
 		return pulls, err
 	}

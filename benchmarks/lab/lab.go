@@ -29,6 +29,7 @@ type lab struct {
 	center  *testhost.Host
 	nodes   []*testhost.Host
 	zones   []*testhost.Zone
+	behind  map[scenario.NAT][]*testhost.Host // nodes behind routers
 	store   *store
 	data    string // folder of everything
 	shoal   string // path of the program
@@ -103,12 +104,40 @@ func (l *lab) build(ctx context.Context) error {
 		}
 		l.zones = append(l.zones, zone)
 	}
+	if err := l.addBehind(ctx); err != nil {
+		return err
+	}
 	key, err := l.center.Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"swarm-key", "new"}})
 	if err != nil {
 		return err
 	}
 	l.key = filepath.Join(l.data, "swarm.key")
 	return os.WriteFile(l.key, []byte(key), 0o600)
+}
+
+// addBehind adds the hosts that are behind routers.
+func (l *lab) addBehind(ctx context.Context) error {
+	l.behind = map[scenario.NAT][]*testhost.Host{}
+	kinds := map[scenario.NAT]testhost.NAT{scenario.KeepsPorts: testhost.KeepsPorts, scenario.ChangesPorts: testhost.ChangesPorts}
+	for _, s := range l.scenarios {
+		nat := s.Nodes.NAT
+		for i := len(l.behind[nat]); nat != "" && i < s.Nodes.Count; i++ {
+			host, err := l.network.AddBehind(ctx, fmt.Sprintf("%s%d", nat, i), kinds[nat], 0)
+			if err != nil {
+				return err
+			}
+			l.behind[nat] = append(l.behind[nat], host)
+		}
+	}
+	return nil
+}
+
+// nodesOf returns the hosts on which a scenario is played.
+func (l *lab) nodesOf(s *scenario.Scenario) []*testhost.Host {
+	if behind := l.behind[s.Nodes.NAT]; len(behind) > 0 {
+		return behind[:s.Nodes.Count]
+	}
+	return l.nodes[:s.Nodes.Count]
 }
 
 // describe begins the results, or goes on with those of a file.
@@ -201,9 +230,11 @@ func (l *lab) tell(run report.Run) {
 // killNodes ends all programs but the origin, and plugs all machines in, so
 // that the ends of their connections get through.
 func (l *lab) killNodes() {
-	for _, h := range append([]*testhost.Host{l.center}, l.nodes...) {
-		_ = h.Plug() // a link that is up stays so
-		h.KillAll()
+	for _, h := range l.network.Hosts() {
+		if h != l.origin {
+			_ = h.Plug() // a link that is up stays so
+			h.KillAll()
+		}
 	}
 }
 

@@ -265,7 +265,7 @@ func (o *options) simulate(ctx context.Context, results *report.Results) (report
 		if err != nil {
 			return nil, err
 		}
-		if results.Scenario(s.Name) != nil {
+		if results.Scenario(s.Name) != nil && s.LabOnly() == "" {
 			args = append(args, "--scenario="+file)
 		}
 	}

@@ -85,6 +85,9 @@ const perRun = 3 * time.Second
 // estimate guesses how long one run takes.
 func estimate(s *scenario.Scenario, c contender) time.Duration {
 	bound := float64(s.Bytes()) * 8 / float64(boundLink(s))
+	if supply := s.Supply(); supply > 0 {
+		bound = max(bound, float64(s.Bytes())*8/float64(supply))
+	}
 	crowd := time.Duration(bound * c.expect(s) * float64(time.Second))
 	meter := min(meterTime, time.Duration(bound*float64(time.Second)))
 	if s.Arrivals.StartsNode {

@@ -5,11 +5,9 @@ package main
 import (
 	"context"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
-	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
 )
 
@@ -30,7 +28,7 @@ func (p preheat) crew(ctx context.Context, st *stage) (crew, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.members, err = st.shoals(ctx, "--trusted-keys", strings.TrimSpace(public))
+	c.relay, c.members, err = st.shoals(ctx, "--trusted-keys", strings.TrimSpace(public))
 	c.all = sync.OnceValue(func() error {
 		_, err := st.nodes[0].Run(ctx, testhost.Command{Path: st.shoal, Args: []string{
 			"preheat", "--signing-key", c.key, "--wait", st.image.repository + ":" + tag,
@@ -48,20 +46,3 @@ type preheatCrew struct {
 }
 
 func (c *preheatCrew) pull(context.Context, int) error { return c.all() }
-
-// shoals prepares a node on every machine: an identity, and whom to join.
-func (st *stage) shoals(ctx context.Context, args ...string) ([]*program.Node, error) {
-	var members []*program.Node
-	for i, host := range st.nodes {
-		// The first three are what a cluster has as its addresses to join.
-		n, err := program.NewNode(ctx, host, program.NodeConfig{
-			Shoal: st.shoal, Name: "shoal", SwarmKey: st.key, Upstream: st.upstream,
-			Join: members[:min(i, 3)], Args: slices.Concat([]string{"--no-mdns"}, st.zone(i), args),
-		})
-		if err != nil {
-			return nil, err
-		}
-		members = append(members, n)
-	}
-	return members, nil
-}

@@ -54,7 +54,7 @@ func limit(sc *scenario.Scenario, c contender) time.Duration {
 // playTo writes to result what it measures.
 func (l *lab) playTo(ctx context.Context, result *report.Run, sc *scenario.Scenario, c contender) (err error) {
 	r := &run{result: result, stage: &stage{
-		scenario: sc, center: l.center, nodes: l.nodes[:sc.Nodes.Count], zones: l.zones[:sc.Nodes.Zones.Count], dir: filepath.Join(l.data, "run"), shoal: l.shoal, key: l.key,
+		scenario: sc, center: l.center, nodes: l.nodesOf(sc), zones: l.zones[:sc.Nodes.Zones.Count], dir: filepath.Join(l.data, "run"), shoal: l.shoal, key: l.key,
 	}}
 	if r.image, err = l.store.image(sc); err != nil {
 		return err
@@ -121,19 +121,6 @@ func (r *run) shapeNodes() error {
 		}
 	}
 	return nil
-}
-
-// received returns how many bytes have come into each zone.
-func (r *run) received(ctx context.Context) ([]int64, error) {
-	var all []int64
-	for _, z := range r.zones {
-		n, err := z.Received(ctx)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, n)
-	}
-	return all, nil
 }
 
 // prepare brings the nodes to where the clock starts: programs that run and
@@ -213,11 +200,7 @@ func (r *run) clock(ctx context.Context) error {
 		return err
 	}
 	r.result.Nodes = make([]report.Node, len(r.nodes))
-	before := make([]time.Duration, len(r.nodes))
-	for i := range r.nodes {
-		before[i] = r.cpu(i)
-	}
-	received, err := r.received(ctx)
+	before, err := r.count(ctx)
 	if err != nil {
 		return err
 	}
@@ -229,12 +212,16 @@ func (r *run) clock(ctx context.Context) error {
 	rest, end := context.WithCancel(ctx) // of what does not count
 	defer end()
 	counting, running := errgroup.WithContext(ctx)
+	if r.scenario.InTurn() {
+		counting.Go(func() error { return r.inTurn(running) })
+	}
 	var others errgroup.Group
 	kill := make([]func(), len(r.nodes)) // ends the client of a node that does not count
 	for i := range r.nodes {
 		node := &r.result.Nodes[i]
 		node.Counts, node.Fate, node.Arrival = r.scenario.Counts(i), r.fate(i), r.scenario.Arrival(i).Seconds()
 		switch {
+		case r.scenario.InTurn():
 		case node.Counts:
 			counting.Go(func() error { return r.client(running, i) })
 		case node.Fate != report.Seeded:
@@ -244,42 +231,22 @@ func (r *run) clock(ctx context.Context) error {
 			others.Go(func() error { return r.client(mortal, i) })
 		}
 	}
+	var watch errgroup.Group
+	watch.Go(func() error { return r.watchLimits(rest) })
 	faults := r.faults(rest, kill)
 	err = counting.Wait()
 	end()
 	_ = others.Wait() // their troubles are the scenario's
-	if missed := faults.Wait(); err == nil {
-		err = missed
-	}
-	r.result.Load = meter.Load()
-	after, missed := r.received(ctx)
-	if err == nil {
-		err = missed
-	}
-	for i := range after {
-		r.result.Zones = append(r.result.Zones, after[i]-received[i])
-	}
-	for i := range r.nodes {
-		if node := &r.result.Nodes[i]; node.Fate != report.Killed {
-			node.CPU = (r.cpu(i) - before[i]).Seconds()
-		} else {
-			node.CPU -= before[i].Seconds()
+	for _, waits := range []*errgroup.Group{faults, &watch} {
+		if missed := waits.Wait(); err == nil {
+			err = missed
 		}
 	}
+	r.result.Load = meter.Load()
+	if err == nil {
+		err = r.bookSince(ctx, before)
+	}
 	return err
-}
-
-// cpu returns the processor time of the node's program, zero if there is none.
-func (r *run) cpu(node int) time.Duration {
-	p := r.crew.process(node)
-	if p == nil {
-		return 0
-	}
-	used, err := p.CPU()
-	if err != nil {
-		return 0 // it was killed, and had been asked before
-	}
-	return used
 }
 
 // client is a cold node: it arrives, pulls, and stores.
@@ -293,6 +260,11 @@ func (r *run) client(ctx context.Context, i int) error {
 			return fmt.Errorf("node %d: %w", i, err)
 		}
 	}
+	return r.fetch(ctx, i, node)
+}
+
+// fetch gets the image to a node and its client, and notes when.
+func (r *run) fetch(ctx context.Context, i int, node *report.Node) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		err := r.crew.pull(ctx, i)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/parser"
@@ -110,6 +111,10 @@ func (s *Scenario) checks() []check {
 		{"nodes.seeded", s.Nodes.Seeded >= 0 && s.Cold() > 0, "must leave at least one cold node"},
 		{"nodes.slow.share", isShare(s.Nodes.Slow.Share), isNoShare},
 		{"nodes.slow.link", s.Nodes.Slow.Share == 0 || s.Nodes.Slow.Link > 0, "is missing"},
+		{"nodes.nat", slices.Contains([]NAT{"", KeepsPorts, ChangesPorts}, s.Nodes.NAT), "must be keeps-ports or changes-ports"},
+		{"nodes.nat", s.Nodes.NAT == "" || s.Nodes.Zones.Count == 0, "must not stand beside zones"},
+		{"arrivals.turns", s.turnsMakeSense(), "must have every cold node, and no other"},
+		{"arrivals.turns", !s.InTurn() || s.Arrivals.Over == 0 && !s.Arrivals.StartsNode && s.Faults == Faults{}, "must not stand beside over, starts-node or faults"},
 		{"origin.link", s.Origin.Link > 0, "is missing"},
 		{"image.layers", len(s.Image.Layers) > 0 && sizes, "must be at least one size above 0"},
 		{"image.parallel", s.Image.Parallel > 0, "must be at least 1"},
@@ -128,6 +133,18 @@ func (s *Scenario) checks() []check {
 		checks = append(checks, check{"targets." + t.Name, t.Most >= 0, "must not be negative"})
 	}
 	return checks
+}
+
+// turnsMakeSense tells whether the nodes that have turns are the cold ones.
+func (s *Scenario) turnsMakeSense() bool {
+	had := map[int]bool{}
+	for _, node := range s.Arrivals.Turns {
+		if node < s.Nodes.Seeded || node >= s.Nodes.Count {
+			return false
+		}
+		had[node] = true
+	}
+	return !s.InTurn() || len(had) == s.Cold()
 }
 
 // checks are the rules that a fault at path keeps.

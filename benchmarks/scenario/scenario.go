@@ -53,6 +53,27 @@ type Nodes struct {
 	Seeded int `yaml:"seeded" json:"seeded"`
 	// Slow are some of the cold ones, on worse links.
 	Slow Slow `yaml:"slow" json:"slow"`
+	// NAT puts each behind a router of its own that lets nobody in, and a
+	// relay where all reach it. Its link is the router's.
+	NAT NAT `yaml:"nat" json:"nat"`
+	// Limits are what each is told to keep to, whatever its link.
+	Limits Limits `yaml:"limits" json:"limits"`
+}
+
+// NAT is what routers do with ports; empty is no router.
+type NAT string
+
+// What routers do.
+const (
+	KeepsPorts   NAT = "keeps-ports"   // others can be told where to dial
+	ChangesPorts NAT = "changes-ports" // another one for each connection
+)
+
+// Limits are rates of payload, 0 for none. Those that are set are to be what the
+// crowd has to wait for: MaxUpload where nodes are seeded.
+type Limits struct {
+	MaxUpload Rate `yaml:"max-upload" json:"max_upload"` // to other nodes
+	MaxOrigin Rate `yaml:"max-origin" json:"max_origin"` // from the origin
 }
 
 // Zones are places with a link of their own to everywhere else: node i is in
@@ -95,6 +116,10 @@ type Arrivals struct {
 	// StartsNode means that the process on a cold node only starts when its
 	// client is there. Otherwise all have been idle and connected for 10 s.
 	StartsNode bool `yaml:"starts-node" json:"starts-node"`
+	// Turns are nodes whose clients begin one after the other, each when the
+	// image is whole and proven where it was wanted before. A node may have more
+	// than one. Without turns each cold node has one, when it arrives.
+	Turns []int `yaml:"turns" json:"turns"`
 }
 
 // Faults are what goes wrong. Kill and Unplug take their victims from the cold
@@ -138,6 +163,13 @@ type Targets struct {
 	Zone *float64 `yaml:"zone" json:"zone"`
 	// CPU is processor seconds of all nodes' programs per gigabyte delivered.
 	CPU *float64 `yaml:"cpu" json:"cpu"`
+	// Later is the longest that a client took whose turn was not the first.
+	Later *float64 `yaml:"later" json:"later"`
+	// Relayed is the bytes that the relay carried, by the image's.
+	Relayed *float64 `yaml:"relayed" json:"relayed"`
+	// Limit is by which share rates over ten seconds were off their limit,
+	// counted on the links.
+	Limit *float64 `yaml:"limit" json:"limit"`
 }
 
 // Target is one of the Targets: a figure and the most that it may be.
@@ -152,7 +184,7 @@ func (t Targets) All() []Target {
 	for _, each := range []struct {
 		name string
 		most *float64
-	}{{"proven", t.Proven}, {"client", t.Client}, {"copies", t.Copies}, {"zone", t.Zone}, {"cpu", t.CPU}} {
+	}{{"proven", t.Proven}, {"client", t.Client}, {"copies", t.Copies}, {"zone", t.Zone}, {"cpu", t.CPU}, {"later", t.Later}, {"relayed", t.Relayed}, {"limit", t.Limit}} {
 		if each.most != nil {
 			all = append(all, Target{Name: each.name, Most: *each.most})
 		}
@@ -251,4 +283,26 @@ func (s *Scenario) SimulatorOnly() string {
 		return "it has too many nodes for one computer"
 	}
 	return ""
+}
+
+// LabOnly returns why the simulator cannot play the scenario, or nothing.
+func (s *Scenario) LabOnly() string {
+	switch {
+	case s.InTurn():
+		return "it has turns, and the simulator's nodes fetch once"
+	case s.Nodes.NAT != "":
+		return "it has NAT, and in the simulator all reach all"
+	case s.Nodes.Limits != Limits{}:
+		return "it has limits, and the simulator's nodes keep to none"
+	}
+	return ""
+}
+
+// InTurn tells whether the clients begin one after the other.
+func (s *Scenario) InTurn() bool { return len(s.Arrivals.Turns) > 0 }
+
+// Supply returns the rate at which limits let payload come to the cold nodes; 0
+// if there are none.
+func (s *Scenario) Supply() Rate {
+	return Rate(s.Cold())*s.Nodes.Limits.MaxOrigin + Rate(s.Nodes.Seeded)*s.Nodes.Limits.MaxUpload
 }

@@ -14,7 +14,7 @@ import (
 const folder = "../scenarios"
 
 func TestFilesOfTheRepository(t *testing.T) {
-	for _, sub := range []string{"", "trial", "sim"} {
+	for _, sub := range []string{"", "trial", "sim", "edge"} {
 		all, err := scenario.LoadFolder(filepath.Join(folder, sub))
 		if err != nil {
 			t.Fatal(err)
@@ -80,26 +80,31 @@ func TestDefaults(t *testing.T) {
 
 func TestErrorsSayWhere(t *testing.T) {
 	tests := map[string]struct{ old, new, want string }{
-		"unknown key":        {"count: 10", "cuont: 10", `file.yaml:3: unknown field "cuont"`},
-		"unknown section":    {"purpose:", "porpoise:", `file.yaml:2: unknown field "porpoise"`},
-		"wrong type":         {"count: 10", "count: [10]", "file.yaml:3: "},
-		"no unit":            {"200 Mbit/s", "200", `file.yaml:4: "200" must be a number and one of Gbit/s`},
-		"size as a rate":     {"200 Mbit/s", "200 MB", `file.yaml:4: "200 MB" must be`},
-		"bits as a size":     {"1 MiB", "1 Mbit/s", `file.yaml:5: "1 Mbit/s" must be`},
-		"negative size":      {"1 MiB", "-1 MiB", `file.yaml:5: "-1 MiB" is out of range`},
-		"empty layer":        {"1 MiB", "0 B", "file.yaml:5: image.layers must be"},
-		"no image":           {"image: {layers: [1 MiB]}\n", "", "file.yaml:1: image.layers must be"},
-		"no name":            {"name: small\n", "", "file.yaml:1: name is missing"},
-		"no nodes":           {"count: 10", "count: 0", "file.yaml:3: nodes.count must be at least 1"},
-		"all seeded":         {"count: 10", "count: 10, seeded: 10", "file.yaml:3: nodes.seeded must leave"},
-		"all dead":           {"image:", "faults:\n  kill: {share: 1}\nimage:", "file.yaml:3: nodes.count must leave a node"},
-		"share above 1":      {"image:", "faults:\n  unplug: {share: 1.5}\nimage:", "file.yaml:6: faults.unplug.share must be between 0 and 1"},
-		"until before from":  {"image:", "faults:\n  kill: {share: 0.5, from: 1, until: 0.5}\nimage:", "file.yaml:6: faults.kill.until must not be before from"},
-		"slow without link":  {"count: 10", "count: 10, slow: {share: 0.5}", "file.yaml:3: nodes.slow.link is missing"},
-		"negative target":    {"image:", "targets: {copies: -1}\nimage:", "file.yaml:5: targets.copies must not be negative"},
-		"duplicate key":      {"purpose:", "name: other\npurpose:", "file.yaml:2: "},
-		"second document":    {"image: {layers: [1 MiB]}\n", "image: {layers: [1 MiB]}\n---\nname: other\n", "file.yaml:7: a second document"},
-		"latency not a time": {"image:", "latency: 2\nimage:", "file.yaml:5: "},
+		"unknown key":         {"count: 10", "cuont: 10", `file.yaml:3: unknown field "cuont"`},
+		"unknown section":     {"purpose:", "porpoise:", `file.yaml:2: unknown field "porpoise"`},
+		"wrong type":          {"count: 10", "count: [10]", "file.yaml:3: "},
+		"no unit":             {"200 Mbit/s", "200", `file.yaml:4: "200" must be a number and one of Gbit/s`},
+		"size as a rate":      {"200 Mbit/s", "200 MB", `file.yaml:4: "200 MB" must be`},
+		"bits as a size":      {"1 MiB", "1 Mbit/s", `file.yaml:5: "1 Mbit/s" must be`},
+		"negative size":       {"1 MiB", "-1 MiB", `file.yaml:5: "-1 MiB" is out of range`},
+		"empty layer":         {"1 MiB", "0 B", "file.yaml:5: image.layers must be"},
+		"no image":            {"image: {layers: [1 MiB]}\n", "", "file.yaml:1: image.layers must be"},
+		"no name":             {"name: small\n", "", "file.yaml:1: name is missing"},
+		"no nodes":            {"count: 10", "count: 0", "file.yaml:3: nodes.count must be at least 1"},
+		"all seeded":          {"count: 10", "count: 10, seeded: 10", "file.yaml:3: nodes.seeded must leave"},
+		"all dead":            {"image:", "faults:\n  kill: {share: 1}\nimage:", "file.yaml:3: nodes.count must leave a node"},
+		"share above 1":       {"image:", "faults:\n  unplug: {share: 1.5}\nimage:", "file.yaml:6: faults.unplug.share must be between 0 and 1"},
+		"until before from":   {"image:", "faults:\n  kill: {share: 0.5, from: 1, until: 0.5}\nimage:", "file.yaml:6: faults.kill.until must not be before from"},
+		"slow without link":   {"count: 10", "count: 10, slow: {share: 0.5}", "file.yaml:3: nodes.slow.link is missing"},
+		"negative target":     {"image:", "targets: {copies: -1}\nimage:", "file.yaml:5: targets.copies must not be negative"},
+		"duplicate key":       {"purpose:", "name: other\npurpose:", "file.yaml:2: "},
+		"second document":     {"image: {layers: [1 MiB]}\n", "image: {layers: [1 MiB]}\n---\nname: other\n", "file.yaml:7: a second document"},
+		"turns and faults":    {"image:", "arrivals: {turns: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], over: 1s}\nimage:", "file.yaml:5: arrivals.turns must not stand beside"},
+		"a turn of nobody":    {"image:", "arrivals: {turns: [0, 10]}\nimage:", "file.yaml:5: arrivals.turns must have every cold node"},
+		"a node without one":  {"image:", "arrivals: {turns: [0, 1, 0]}\nimage:", "file.yaml:5: arrivals.turns must have every cold node"},
+		"a router unheard of": {"count: 10", "count: 10, nat: full-cone", "file.yaml:3: nodes.nat must be keeps-ports or changes-ports"},
+		"routers in zones":    {"count: 10", "count: 10, nat: keeps-ports, zones: {count: 2, link: 1 Gbit/s}", "file.yaml:3: nodes.nat must not stand beside zones"},
+		"latency not a time":  {"image:", "latency: 2\nimage:", "file.yaml:5: "},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -179,5 +184,29 @@ func TestFolderWithTwoOfAName(t *testing.T) {
 	}
 	if _, err := scenario.LoadFolder(dir); err == nil || !strings.Contains(err.Error(), "1.yaml has the name \"small\" too") {
 		t.Errorf("two scenarios of one name: %v", err)
+	}
+}
+
+// What only the lab can play, the simulator must refuse, not play as something else.
+func TestLabOnly(t *testing.T) {
+	for more, only := range map[string]bool{
+		"": false,
+		"arrivals: {turns: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]}\n": true,
+	} {
+		if got := mustParse(t, minimal+more).LabOnly() != ""; got != only {
+			t.Errorf("%q: %v, want %v", more, got, only)
+		}
+	}
+	for _, more := range []string{", nat: changes-ports", ", limits: {max-origin: 8 Mbit/s}", ", limits: {max-upload: 8 Mbit/s}"} {
+		if mustParse(t, strings.Replace(minimal, "count: 10", "count: 10"+more, 1)).LabOnly() == "" {
+			t.Errorf("%q can be simulated", more)
+		}
+	}
+}
+
+func TestSupply(t *testing.T) {
+	s := mustParse(t, strings.Replace(minimal, "count: 10", "count: 10, seeded: 2, limits: {max-origin: 8 Mbit/s, max-upload: 16 Mbit/s}", 1))
+	if got := s.Supply(); got != 8*8e6+2*16e6 {
+		t.Errorf("supply of %v, want what 8 take from the origin and 2 send", got)
 	}
 }

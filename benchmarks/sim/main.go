@@ -77,6 +77,9 @@ func (c *cli) scenarios() ([]*scenario.Scenario, error) {
 		if err != nil {
 			return nil, err
 		}
+		if why := s.LabOnly(); why != "" {
+			return nil, fmt.Errorf("%s cannot be simulated: %s", file, why)
+		}
 		all = append(all, s)
 	}
 	if len(all) > 0 {

@@ -62,6 +62,20 @@ func TestScenariosOfTheLabAreRead(t *testing.T) {
 	}
 }
 
+// A scenario that only the lab can play is not simulated as another one.
+func TestScenariosOfTheLabOnlyAreRefused(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "scenarios", "edge", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, file := range files {
+		var out, errs bytes.Buffer
+		if code := run([]string{"--scenario", file}, &out, &errs); code != 1 || !strings.Contains(errs.String(), filepath.Base(file)+" cannot be simulated: it has ") {
+			t.Errorf("%s: exit %d: %s", file, code, errs.String())
+		}
+	}
+}
+
 func TestEachScenarioBecomesACrowd(t *testing.T) {
 	for _, folder := range []string{"", "sim", "trial"} {
 		all, err := scenario.LoadFolder(filepath.Join("..", "scenarios", folder))

@@ -24,6 +24,7 @@ func (r *Results) Markdown(w io.Writer) error {
 	r.runTable(&b)
 	r.verdictList(&b)
 	r.failureList(&b)
+	r.turnTable(&b)
 	r.pullTable(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -35,9 +36,11 @@ func (r *Results) runTable(b *strings.Builder) {
 	}
 	b.WriteString("Medians (least-largest). *Proven* and *client* are times, as shares of the bound, until the last node\n" +
 		"has the image whole and proven and until the last client has its last byte; *copies* is what left the\n" +
-		"origin, *zone* what came into the zone that most came into, headers included; *others* is the largest share of the processors that programs outside of the lab took in a run.\n\n")
-	b.WriteString("| scenario | contender | runs | proven / bound | client / bound | copies | zone | CPU s/GB | proven, s | others |\n")
-	b.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
+		"origin, *zone* what came into the zone that most came into, headers included; *later* the longest turn but the first,\n" +
+		"as a share of the bound; *relayed* what the relay carried, by the image; *limit* by which share rates were off their limit;\n" +
+		"*others* is the largest share of the processors that programs outside of the lab took in a run.\n\n")
+	b.WriteString("| scenario | contender | runs | proven / bound | client / bound | copies | zone | CPU s/GB | later | relayed | limit | proven, s | others |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, s := range r.Summaries() {
 		runs := fmt.Sprint(s.Runs)
 		if s.Failed > 0 {

@@ -10,6 +10,7 @@ package report
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"time"
@@ -47,6 +48,9 @@ type Run struct {
 	Zones       []int64  `json:"zones,omitempty"` // bytes that came into each zone, headers included
 	Manifests   int      `json:"manifest_gets"`   // GET requests for manifests that the origin saw
 	Nodes       []Node   `json:"nodes"`
+	Turns       []Turn   `json:"turns,omitempty"`   // where nodes had some
+	Relayed     *int64   `json:"relayed,omitempty"` // bytes that the relay carried, where there is one
+	Limits      *Limits  `json:"limits,omitempty"`  // where there are some
 	Load        rig.Load `json:"load"`
 }
 
@@ -60,6 +64,35 @@ type Node struct {
 	Fate    string  `json:"fate,omitempty"`   // seeded, slow, killed, unplugged
 }
 
+// Turn is one client's pull where they pull one after the other.
+type Turn struct {
+	Node    int     `json:"node"`
+	Seconds float64 `json:"seconds"` // until its last byte
+}
+
+// Limits are rates in bytes a second while limits were to be kept: payload that
+// was to move, and all bytes that moved over the links of those that sent and
+// those that received, headers included.
+type Limits struct {
+	Supply   float64 `json:"supply"` // to the cold nodes together
+	Sent     float64 `json:"sent"`
+	Received float64 `json:"received"`
+	// MaxUpload is the limit of each node, 0 if it has none, and Uploaded what the
+	// one that sent most has sent.
+	MaxUpload float64 `json:"max_upload"`
+	Uploaded  float64 `json:"uploaded"`
+}
+
+// off returns by which share the rates were off the limit. Nobody has to upload
+// all that it may.
+func (l *Limits) off() float64 {
+	off := max(math.Abs(l.Sent/l.Supply-1), math.Abs(l.Received/l.Supply-1))
+	if l.MaxUpload > 0 {
+		off = max(off, l.Uploaded/l.MaxUpload-1)
+	}
+	return off
+}
+
 // Pull is one round of dockerds that pull a real image at once.
 type Pull struct {
 	Way     string    `json:"way"`
@@ -71,13 +104,16 @@ type Pull struct {
 }
 
 // Bound returns the shortest time in seconds that the run can take: the image's
-// bytes by the goodput of a plain download. Where nodes are seeded, two
-// processors cannot be beaten either (scenario.Targets).
+// bytes by the goodput of a plain download, or by what limits let come. Where
+// nodes are seeded, two processors cannot be beaten either (scenario.Targets).
 func (r *Run) Bound() float64 {
 	if r.Goodput <= 0 {
 		return 0
 	}
 	bound := float64(r.Bytes) / r.Goodput
+	if r.Limits != nil {
+		bound = max(bound, float64(r.Bytes)/r.Limits.Supply)
+	}
 	for _, n := range r.Nodes {
 		if n.Fate == Seeded && r.Load.CPUs > 0 {
 			return max(bound, r.CPU()/float64(r.Load.CPUs))
@@ -113,10 +149,16 @@ const (
 	Copies Figure = "copies" // of the image that left the origin
 	Zone   Figure = "zone"   // of the image that came into the zone that most came into, headers included
 	CPU    Figure = "cpu"    // processor seconds per gigabyte delivered
+
+	Later   Figure = "later"   // the longest turn but the first, by the bound
+	Relayed Figure = "relayed" // bytes that the relay carried, by the image's
+	Limit   Figure = "limit"   // by which share rates were off their limit
 )
 
 // Figures returns all of them in the order in which they are shown.
-func Figures() []Figure { return []Figure{Proven, Client, Copies, Zone, CPU} }
+func Figures() []Figure {
+	return []Figure{Proven, Client, Copies, Zone, CPU, Later, Relayed, Limit}
+}
 
 // Figure returns one of the run's figures. There is none of a run that failed.
 func (r *Run) Figure(f Figure) (value float64, ok bool) {
@@ -147,6 +189,22 @@ func (r *Run) Figure(f Figure) (value float64, ok bool) {
 		return float64(slices.Max(r.Zones)) / float64(r.Bytes), true
 	case CPU:
 		return r.CPU() / (float64(delivered) * float64(r.Bytes) / 1e9), delivered > 0
+	}
+	return r.special(f)
+}
+
+// special returns a figure that only some scenarios have.
+func (r *Run) special(f Figure) (value float64, ok bool) {
+	switch {
+	case f == Later && len(r.Turns) > 1:
+		for _, t := range r.Turns[1:] {
+			value = max(value, t.Seconds)
+		}
+		return value / r.Bound(), true
+	case f == Relayed && r.Relayed != nil:
+		return float64(*r.Relayed) / float64(r.Bytes), true
+	case f == Limit && r.Limits != nil:
+		return r.Limits.off(), true
 	}
 	return 0, false
 }

@@ -154,8 +154,8 @@ func TestMarkdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		"| crowd | shoal | 4, **1 failed** | 1.10 (1.05-1.40) | 1.25 (1.15-1.30) | 1.06 (1.01-1.07) | - | 2.00 (2.00-2.00) | 11.00 (10.50-14.00) | 10 % |",
-		"| crowd | aria2 | 1 | 1.30 | 1.30 | 1.25 | - | 2.00 | 13.00 | 10 % |",
+		"| crowd | shoal | 4, **1 failed** | 1.10 (1.05-1.40) | 1.25 (1.15-1.30) | 1.06 (1.01-1.07) | - | 2.00 (2.00-2.00) | - | - | - | 11.00 (10.50-14.00) | 10 % |",
+		"| crowd | aria2 | 1 | 1.30 | 1.30 | 1.25 | - | 2.00 | - | - | - | 13.00 | 10 % |",
 		"| crowd | proven | 1.10 | 1.100 | met |",
 		"| crowd | client | 1.20 | 1.250 | **MISSED** |",
 		"* crowd, shoal, round 4: node 1: connection reset",
@@ -243,4 +243,69 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%v s:\n%s\nwant as the only row %s", seconds, &text, want)
 		}
 	}
+}
+
+// Clients that pull one after the other are compared with pulls from the origin at
+// the same turn of the same round.
+func TestTurns(t *testing.T) {
+	s := crowd(t)
+	s.Arrivals.Turns = []int{0, 1, 0}
+	played := func(contender string, round int, seconds ...float64) report.Run {
+		r := run(contender, 11, 11, 0)
+		r.Round = round
+		for i, took := range seconds {
+			r.Turns = append(r.Turns, report.Turn{Node: s.Arrivals.Turns[i], Seconds: took})
+		}
+		return r
+	}
+	shoal := played("shoal", 1, 11, 2, 1)
+	wantFigure(t, &shoal, report.Later, 0.2)
+	r := &report.Results{Scenarios: []*scenario.Scenario{s}, Runs: []report.Run{
+		shoal, played("direct", 1, 11, 10, 10), played("direct", 2, 11, 20, 20), played("shoal", 2, 22, 2, 2), played("shoal", 3, 1, 1, 1),
+	}}
+	var b strings.Builder
+	if err := r.Markdown(&b); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	for _, want := range []string{
+		"| crowd | shoal | 1 | n0 | 11.00 (1.00-22.00) | 0.75 (0.50-1.00) |",
+		"| crowd | shoal | 2 | n1 | 2.00 (1.00-2.00) | 7.50 (5.00-10.00) |",
+		"| crowd | direct | 3 | n0 | 15.00 (10.00-20.00) | 1.00 (1.00-1.00) |",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no line %q in\n%s", want, text)
+		}
+	}
+}
+
+// Limits bound a crowd as a link does, and are missed on either side, or by one
+// node that sends too much.
+func TestLimits(t *testing.T) {
+	for name, test := range map[string]struct {
+		limits report.Limits
+		off    float64
+	}{
+		"kept":          {report.Limits{Supply: 8e6, Sent: 8e6, Received: 8e6, MaxUpload: 4e6, Uploaded: 1e6}, 0},
+		"too much":      {report.Limits{Supply: 8e6, Sent: 8.8e6, Received: 8e6}, 0.1},
+		"too little":    {report.Limits{Supply: 8e6, Sent: 8e6, Received: 6e6}, 0.25},
+		"one too eager": {report.Limits{Supply: 8e6, Sent: 8e6, Received: 8e6, MaxUpload: 4e6, Uploaded: 6e6}, 0.5},
+	} {
+		r := run("shoal", 15, 15, 0)
+		r.Limits = &test.limits
+		t.Run(name, func(t *testing.T) {
+			wantFigure(t, &r, report.Limit, test.off)
+			wantFigure(t, &r, report.Proven, 1.2) // of 12.5 s
+		})
+	}
+}
+
+func TestRelayed(t *testing.T) {
+	r := run("shoal", 11, 12, 0)
+	if _, ok := r.Figure(report.Relayed); ok {
+		t.Error("a crowd without a relay has a figure of it")
+	}
+	carried := int64(25e6)
+	r.Relayed = &carried
+	wantFigure(t, &r, report.Relayed, 0.25)
 }

@@ -175,6 +175,26 @@ func (n *Node) Pulls(ctx context.Context) ([]Pull, error) {
 	return answer.Pulls, nil
 }
 
+// Ways returns in which way the node reaches each member that it is connected to,
+// by its ID.
+func (n *Node) Ways(ctx context.Context) (map[string]string, error) {
+	body, err := n.admin(ctx, "/api/v1/peers")
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Peers []struct{ ID, Way string }
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("peers of %s: %w", n.Host.Name, err)
+	}
+	ways := map[string]string{}
+	for _, p := range answer.Peers {
+		ways[p.ID] = p.Way
+	}
+	return ways, nil
+}
+
 // Metric returns the sum of a metric's samples over those that have all the
 // labels (name, value, name, value, ...). A metric that is not there is an
 // error, a labelled sample that is not there yet counts as zero.

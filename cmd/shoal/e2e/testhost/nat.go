@@ -25,13 +25,13 @@ const (
 // AddBehind adds a host that is not on the bridge, but behind a router that is:
 // it reaches the others, under the router's address, and is reached by none. Its
 // own address is the same at all sites, as it is with routers that people buy.
-// Both links have the rate.
+// The router's link has the rate; it is the one that is shaped and unplugged.
 func (n *Network) AddBehind(ctx context.Context, name string, nat NAT, rate Rate) (*Host, error) {
 	router, err := n.AddHost(name+"-router", rate)
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{Name: name, Dir: filepath.Join(n.dir, name), Addr: netip.AddrFrom4([4]byte{192, 168, 1, 2}), port: "lan-" + name}
+	h := &Host{Name: name, Dir: filepath.Join(n.dir, name), Addr: netip.AddrFrom4([4]byte{192, 168, 1, 2}), port: router.port}
 	if err := os.MkdirAll(h.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("host %s: %w", name, err)
 	}

@@ -169,8 +169,13 @@ func (h *Host) Plug() error { return tool("ip", "link set "+h.port+" up") }
 // Traffic returns how many bytes have gone over the host's link so far, in both
 // directions together, headers included.
 func (h *Host) Traffic(ctx context.Context) (int64, error) {
-	received, sent, err := traffic(ctx, "-netns", h.Name, "link", "show", "dev", "eth0")
+	received, sent, err := h.Moved(ctx)
 	return received + sent, err
+}
+
+// Moved returns the same for each direction.
+func (h *Host) Moved(ctx context.Context) (received, sent int64, err error) {
+	return traffic(ctx, "-netns", h.Name, "link", "show", "dev", "eth0")
 }
 
 // traffic returns what has gone over the link that ip shows for args.
