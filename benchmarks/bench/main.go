@@ -107,6 +107,7 @@ func measurements() []measurement {
 		{"blob", measureBlob},
 		{"heads", measureHeads},
 		{"channel", measureChannel},
+		{"reports", measureReports},
 		{"proof", measureProof},
 		{"link", measureLink},
 		{"trust", measureTrust},
