@@ -118,6 +118,7 @@ func measurements() []measurement {
 		{"warm", measureWarm},
 		{"seed", measureSeed},
 		{"alone", measureAlone},
+		{"site", measureSite},
 		{"memory", measureMemory},
 		{"idle", measureIdle},
 	}

@@ -210,11 +210,13 @@ func (s *fillSwarm) fill(ctx context.Context, d blob.Descriptor, observe func(*t
 		stop()
 		err = errors.Join(err, <-ended)
 	}()
-	if err := testhost.Until(ctx, 10*time.Second, func(context.Context) error {
-		if !n.Joined() {
-			return errors.New("not joined")
+	if err := testhost.Until(ctx, 10*time.Second, func(ctx context.Context) error {
+		looking, found := context.WithCancel(ctx)
+		defer found()
+		for range n.Holders(looking, d.Digest) {
+			return nil
 		}
-		return nil
+		return errors.New("the new member does not find the holder")
 	}); err != nil {
 		return nil, err
 	}
