@@ -159,7 +159,7 @@ func (b *bench) recordFills(ctx context.Context, group *errgroup.Group, c *blobc
 		return err
 	}
 	s := &fillSwarm{key: swarmkey.New(), dir: filepath.Join(b.dir, "fills")}
-	if s.holder, err = s.node(c, nil); err != nil {
+	if s.holder, err = s.node(c, nil); err != nil { //nolint:contextcheck // it lives until Run ends
 		return err
 	}
 	group.Go(func() error { return s.holder.Run(ctx) })

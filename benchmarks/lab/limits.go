@@ -47,24 +47,26 @@ func (r *run) look(ctx context.Context) (l links, err error) {
 	return l, nil
 }
 
-// watchLimits measures how limits are kept. If the clients are done before, there
-// is nothing to tell.
+// watchLimits measures how limits are kept. If ctx ends before, as it does when the
+// clients are done, there is nothing to tell.
 func (r *run) watchLimits(ctx context.Context) error {
 	if r.scenario.Supply() == 0 {
 		return nil
 	}
-	if rig.Sleep(ctx, limitLead) != nil {
-		return nil
+	var seen [2]links
+	for i, after := range []time.Duration{limitLead, limitSpan} {
+		var err error
+		if rig.Sleep(ctx, after) == nil {
+			seen[i], err = r.look(ctx)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
-	from, err := r.look(ctx)
-	if err != nil || rig.Sleep(ctx, limitSpan) != nil {
-		return err
-	}
-	to, err := r.look(ctx)
-	if err != nil {
-		return err
-	}
-	r.result.Limits = r.kept(from, to)
+	r.result.Limits = r.kept(seen[0], seen[1])
 	return nil
 }
 
