@@ -60,7 +60,7 @@ func (r *run) watchLimits(ctx context.Context) error {
 			seen[i], err = r.look(ctx)
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the clients were done before: that is no failure
 		}
 		if err != nil {
 			return err
