@@ -211,6 +211,9 @@ func (s *fillSwarm) fill(ctx context.Context, d blob.Descriptor, observe func(*t
 		err = errors.Join(err, <-ended)
 	}()
 	if err := testhost.Until(ctx, 10*time.Second, func(ctx context.Context) error {
+		if !n.Joined() {
+			return errors.New("not joined") // a lookup would take its time to find nobody
+		}
 		looking, found := context.WithCancel(ctx)
 		defer found()
 		for range n.Holders(looking, d.Digest) {
