@@ -149,6 +149,25 @@ func TestPreheatOfSome(t *testing.T) {
 	})
 }
 
+// TestOrder: one member does what it is ordered by a node that need not trust the
+// key, and says how it ends; who does not trust it refuses.
+func TestOrder(t *testing.T) {
+	signer := statement.GenerateSigner()
+	w := startWorkers(t, signer.Key())
+	body := preheat(t, signer, "r.io/app:v1", statement.ToMembers(w[1].ID().String(), w[2].ID().String()), time.Now())
+	close(w[1].goOn)
+	var told string
+	if err := w[2].Order(t.Context(), w[1].ID(), body, func(b []byte) { told = string(b) }); err != nil || told != "done" {
+		t.Errorf("%v, %q", err, told)
+	}
+	if err := w[0].Order(t.Context(), w[2].ID(), body, func([]byte) {}); err == nil || !strings.Contains(err.Error(), "not trusted here") {
+		t.Errorf("who does not trust the key: %v", err)
+	}
+	if n := len(w[0].ordered()) + len(w[2].ordered()); n > 0 || len(w[1].ordered()) != 1 {
+		t.Errorf("others have begun: %d", n)
+	}
+}
+
 // TestHostileOrders: what is no order of a trusted key, for this member and of now
 // is refused, and so are too many of them.
 func TestHostileOrders(t *testing.T) {

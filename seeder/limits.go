@@ -25,10 +25,11 @@ type limits struct {
 	images *semaphore.Weighted // that are asked for or fetched at a time
 	bytes  *rate.Limiter       // nil: as fast as they come
 	busy   func() bool         // whether a runtime waits for a download; nil: never
+	check  time.Duration       // between two checks of who holds what
 }
 
 func newLimits(c Config, busy func() bool) *limits {
-	l := &limits{images: semaphore.NewWeighted(int64(c.Concurrency)), busy: busy}
+	l := &limits{images: semaphore.NewWeighted(int64(c.Concurrency)), busy: busy, check: c.CheckEvery}
 	if c.Rate > 0 {
 		l.bytes = rate.NewLimiter(rate.Limit(c.Rate), int(min(c.Rate, 1<<30)))
 	}

@@ -64,9 +64,10 @@ type Pull struct {
 	limits    *limits // nil: none
 	tries     int
 
-	mu    sync.Mutex
-	now   Progress
-	blobs []blob.Descriptor // config and layers, each once, when they are known
+	mu        sync.Mutex
+	now       Progress
+	manifests []blob.Descriptor // when they are known
+	blobs     []blob.Descriptor // config and layers, each once, when they are known
 }
 
 // NewPull returns the pull of an image that somebody waits for, which Run does.
@@ -189,8 +190,12 @@ func (p *Pull) know(top Manifest, manifests []Manifest) (missing []blob.Descript
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now.Digest, p.now.Stale, p.now.Bytes, p.blobs = top.Digest, top.Stale, 0, nil
+	p.manifests = []blob.Descriptor{top.Descriptor}
 	first := p.now.Missing == 0
 	for _, m := range manifests {
+		if m.Digest != top.Digest {
+			p.manifests = append(p.manifests, m.Descriptor)
+		}
 		for _, d := range m.Blobs {
 			if slices.ContainsFunc(p.blobs, func(b blob.Descriptor) bool { return b.Digest == d.Digest }) {
 				continue
@@ -207,6 +212,13 @@ func (p *Pull) know(top Manifest, manifests []Manifest) (missing []blob.Descript
 		}
 	}
 	return missing
+}
+
+// contents returns all that belongs to the image, when it is known.
+func (p *Pull) contents() []blob.Descriptor {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Concat(p.manifests, p.blobs)
 }
 
 // Progress returns how far the image is.

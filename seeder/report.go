@@ -40,6 +40,8 @@ type SelectionReport struct {
 	Running *Run `json:"running,omitempty"`
 	// Runs are the last ones, newest first, without those of Followed.
 	Runs []Run `json:"runs"`
+	// Holders is the last check of who else holds it, nil before the first.
+	Holders *Holders `json:"holders,omitempty"`
 }
 
 // Run is one look at a selection.

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // maxEvents bounds the notifications that a selection has not looked at yet; one
@@ -26,12 +29,13 @@ type pending struct {
 // runner looks at one selection at its times.
 type runner struct {
 	rules
-	s      *Seeder
-	limits *limits
-	began  time.Time
-	wake   chan struct{} // holds one: there is something to do
-	stop   context.CancelFunc
-	ended  chan struct{}
+	s       *Seeder
+	limits  *limits
+	began   time.Time     // with a schedule, the last look before, if it is known
+	wake    chan struct{} // holds one: there is something to do
+	brought chan struct{} // holds one: a look has brought something, who holds it is to be checked
+	stop    context.CancelFunc
+	ended   chan struct{}
 
 	// Of run's goroutine.
 	images  []string          // chosen last
@@ -46,11 +50,18 @@ type runner struct {
 	running  *Run
 	pulls    map[*Pull]struct{} // of running
 	runs     []Run
+	digests  map[string]digest.Digest // what images are that were chosen and are here
+	holders  *Holders                 // the last check
 }
 
 // run looks until ctx ends.
 func (r *runner) run(ctx context.Context) {
 	defer close(r.ended)
+	if r.MinHolders > 0 {
+		var guard sync.WaitGroup
+		guard.Go(func() { r.guard(ctx) })
+		defer guard.Wait()
+	}
 	for ctx.Err() == nil {
 		r.mu.Lock()
 		next, follow := r.times()
@@ -103,7 +114,7 @@ func (r *runner) work(ctx context.Context) {
 	r.mu.Lock()
 	next, follow := r.times()
 	due := func(t time.Time) bool { return !t.IsZero() && !t.After(now) }
-	asked, first := r.asked, r.last.IsZero() && r.schedule == nil
+	asked, first := r.asked, r.last.IsZero() && (r.schedule == nil || r.MinHolders > 0)
 	r.asked = false
 	var events []Event
 	r.events = slices.DeleteFunc(r.events, func(e pending) bool {
@@ -155,9 +166,26 @@ func (r *runner) look(ctx context.Context, why string, choose func(context.Conte
 	if !quiet {
 		r.runs = slices.Insert(r.runs, 0, run.sorted())
 		r.runs = r.runs[:min(len(r.runs), maxRuns)]
+		r.forget()
+		select {
+		case r.brought <- struct{}{}:
+		default:
+		}
 	}
 	r.mu.Unlock()
+	if r.schedule != nil && why != ByNotification && why != ByFollow {
+		r.s.note(r.Name, run.Began)
+	}
 	r.tell(*run, quiet)
+}
+
+// forget drops what images were that are chosen no longer. mu is held.
+func (r *runner) forget() {
+	chosen := make(map[string]bool, len(r.images))
+	for _, image := range r.images {
+		chosen[image] = true
+	}
+	maps.DeleteFunc(r.digests, func(image string, _ digest.Digest) bool { return !chosen[image] })
 }
 
 // tell logs a run.
@@ -193,6 +221,9 @@ func (r *runner) fetch(ctx context.Context, run *Run, images []string) {
 			delete(r.pulls, p)
 			run.take(now)
 			r.note(image, err)
+			if err == nil {
+				r.digests[image] = now.Digest
+			}
 			r.mu.Unlock()
 			r.s.metrics.images.WithLabelValues(string(now.State)).Inc()
 		})
@@ -333,7 +364,7 @@ func (r *runner) ask() {
 func (r *runner) report() SelectionReport {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := SelectionReport{Name: r.Name, Followed: r.followed, Runs: append([]Run{}, r.runs...)}
+	s := SelectionReport{Name: r.Name, Followed: r.followed, Runs: append([]Run{}, r.runs...), Holders: r.holders}
 	s.Next, _ = r.times()
 	if r.running != nil {
 		now := *r.running

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/blobcache"
@@ -34,7 +35,10 @@ type Config struct {
 	Concurrency int
 	// Rate bounds what they take, in bytes a second on the average; 0 is no
 	// bound. It is kept from blob to blob.
-	Rate       int64
+	Rate int64
+	// CheckEvery is the time between two checks of who holds what; 0 is
+	// DefaultCheck.
+	CheckEvery time.Duration
 	Selections []Selection
 	Webhook    Webhook
 }
@@ -43,6 +47,9 @@ type Config struct {
 func (c Config) Check() error {
 	if len(c.Selections) > maxSelections {
 		return fmt.Errorf("%d selections: use at most %d", len(c.Selections), maxSelections)
+	}
+	if c.CheckEvery != 0 && c.CheckEvery < minCheck {
+		return fmt.Errorf("check-holders is %v: use %v or more", c.CheckEvery, minCheck)
 	}
 	for _, s := range c.Selections {
 		if err := s.Check(); err != nil {
@@ -57,12 +64,17 @@ type Options struct {
 	Mirror Mirror
 	Lister Lister
 	Cache  *blobcache.Cache
+	// Swarm is needed if a selection has MinHolders.
+	Swarm Swarm
 	// Busy tells whether a runtime waits for a download; nil is never.
 	Busy func() bool
 	// Platforms are those of selections that name none.
 	Platforms []string
-	Logger    *slog.Logger          // nil discards
-	Metrics   prometheus.Registerer // nil registers nothing
+	// Looked is the file that says when selections with a schedule were looked at
+	// last; with none, no look is made up for.
+	Looked  string
+	Logger  *slog.Logger          // nil discards
+	Metrics prometheus.Registerer // nil registers nothing
 }
 
 // Seeder keeps selections at hand. Its methods may be called from any goroutine.
@@ -70,6 +82,8 @@ type Seeder struct {
 	o       Options
 	log     *slog.Logger
 	metrics *metrics
+	rests   *rests
+	looked  *looked
 	changed chan struct{} // holds one: there is another config
 
 	mu      sync.Mutex
@@ -80,13 +94,16 @@ type Seeder struct {
 // New returns a Seeder that does nothing until Run. Errors: those of Config.Check,
 // and of metrics that are there already.
 func New(o Options, c Config) (*Seeder, error) {
-	s := &Seeder{o: o, log: o.Logger, changed: make(chan struct{}, 1)}
+	s := &Seeder{o: o, log: o.Logger, rests: newRests(), changed: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
 	if s.metrics, err = newMetrics(o.Metrics); err != nil {
 		return nil, fmt.Errorf("seeder: %w", err)
+	}
+	if s.looked, err = openLooked(o.Looked); err != nil {
+		s.log.Warn("looks that were missed are not made up for", "error", err)
 	}
 	return s, s.Apply(c)
 }
@@ -97,6 +114,9 @@ func New(o Options, c Config) (*Seeder, error) {
 func (s *Seeder) Apply(c Config) error {
 	if c.Concurrency == 0 {
 		c.Concurrency = DefaultConcurrency
+	}
+	if c.CheckEvery == 0 {
+		c.CheckEvery = DefaultCheck
 	}
 	if err := c.Check(); err != nil {
 		return err
@@ -126,7 +146,7 @@ func (s *Seeder) Run(ctx context.Context) error {
 		s.mu.Lock()
 		c := s.config
 		s.mu.Unlock()
-		if lim == nil || c.Concurrency != last.Concurrency || c.Rate != last.Rate {
+		if lim == nil || c.Concurrency != last.Concurrency || c.Rate != last.Rate || c.CheckEvery != last.CheckEvery {
 			lim = newLimits(c, s.o.Busy)
 		}
 		s.follow(ctx, c, lim)
@@ -161,6 +181,7 @@ func (s *Seeder) follow(ctx context.Context, c Config, lim *limits) {
 			r.stop()
 			<-r.ended
 			s.metrics.failing.DeleteLabelValues(r.Name)
+			s.metrics.short.DeleteLabelValues(r.Name)
 		}
 	}
 	slices.SortFunc(now, func(a, b *runner) int { return strings.Compare(a.Name, b.Name) })
@@ -173,10 +194,23 @@ func (s *Seeder) start(ctx context.Context, rules rules, lim *limits) *runner {
 	ctx, stop := context.WithCancel(ctx)
 	r := &runner{
 		rules: rules, s: s, limits: lim, began: time.Now(), wake: make(chan struct{}, 1),
-		stop: stop, ended: make(chan struct{}), failing: map[string]string{},
+		brought: make(chan struct{}, 1), stop: stop, ended: make(chan struct{}), failing: map[string]string{}, digests: map[string]digest.Digest{},
+	}
+	if at, ok := s.looked.last(r.Name, r.began); ok && r.schedule != nil {
+		r.began = at
 	}
 	go r.run(ctx)
 	return r
+}
+
+// note writes down that a selection with a schedule was looked at.
+func (s *Seeder) note(name string, at time.Time) {
+	s.mu.Lock()
+	selections := s.config.Selections
+	s.mu.Unlock()
+	if err := s.looked.note(name, at, selections); err != nil {
+		s.log.Error("a look may be made up for that was not missed", "selection", name, "error", err)
+	}
 }
 
 func (s *Seeder) all() []*runner {

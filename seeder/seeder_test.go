@@ -62,6 +62,9 @@ func seed(t *testing.T, o Options, c Config, test func(t *testing.T, w *world, s
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		o.Mirror, o.Lister, o.Cache = w, w, w.cache
+		if c, ok := o.Swarm.(*crowd); ok {
+			c.world = w
+		}
 		for _, tag := range []string{"v1.0.0", "v1.1.0", "edge"} {
 			w.add("r.io/team/app:"+tag, "config", "layer of "+tag)
 		}

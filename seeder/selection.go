@@ -45,6 +45,10 @@ type Selection struct {
 	// start.
 	Schedule, TimeZone string
 	Every, Follow      time.Duration
+	// MinHolders is how many members, this one included, are to hold each blob
+	// of the images, in at least MinZones zones; 0 is for nobody to check. The
+	// first look is at the start then, with a schedule, too.
+	MinHolders, MinZones int
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
@@ -83,6 +87,10 @@ func (s Selection) compile() (r rules, err error) {
 		return r, fmt.Errorf("looks every %v: use %v or more, and follow for tags", s.Every, minEvery)
 	case s.Follow != 0 && s.Follow < minFollow:
 		return r, fmt.Errorf("follows every %v: use %v or more", s.Follow, minFollow)
+	case s.MinHolders != 0 && (s.MinHolders < 2 || s.MinHolders > maxHolders):
+		return r, fmt.Errorf("min-holders is %d: use a number of members from 2 to %d, this one included", s.MinHolders, maxHolders)
+	case s.MinZones > s.MinHolders || s.MinZones < 0:
+		return r, fmt.Errorf("min-zones is %d and min-holders %d: use as many holders as zones, or more", s.MinZones, s.MinHolders)
 	}
 	if err := r.readVersions(); err != nil {
 		return r, err
@@ -139,6 +147,8 @@ func (r *rules) readSchedule() (err error) {
 // is zero, and the selection is known since began. Zero is never.
 func (r rules) next(began, last time.Time) time.Time {
 	switch {
+	case r.MinHolders > 0 && last.IsZero(): // what is checked must be known
+		return began
 	case r.schedule != nil:
 		if last.IsZero() {
 			last = began

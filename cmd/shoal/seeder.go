@@ -31,6 +31,7 @@ type seederStatusCmd struct {
 func (seederStatusCmd) Help() string {
 	return `    $ shoal seeder
     base: 14 images, 14 here, looked at 12m ago (schedule, took 8s, fetched 2 of 91.3MiB), next in 47m
+      holders: 58 blobs of 14 images, each on 3 members in 2 zones or more, checked 4m ago
       left out: 6 no version, 31 older than the newest
     $ shoal seeder --json | jq -r '.selections[].runs[0].images[] | select(.state == "failed") | .image + ": " + .error'
 
@@ -96,12 +97,38 @@ func selectionText(s seeder.SelectionReport, now time.Time) []string {
 		}
 	}
 	lines = append(lines, last.Errors...)
+	lines = append(lines, holdersText(s.Holders, now)...)
 	var left []string
 	for _, why := range slices.Sorted(maps.Keys(last.LeftOut)) {
 		left = append(left, fmt.Sprintf("%d %s", last.LeftOut[why], why))
 	}
 	if len(left) > 0 {
 		lines = append(lines, "left out: "+strings.Join(left, ", "))
+	}
+	return lines
+}
+
+// holdersText describes a check of who holds what a selection has; nil is none.
+func holdersText(h *seeder.Holders, now time.Time) []string {
+	if h == nil {
+		return nil
+	}
+	want := fmt.Sprintf("%s in %s", count(h.Want, "member"), count(h.Zones, "zone"))
+	text := fmt.Sprintf("holders: %s of %s, each on %s or more", count(h.Blobs, "blob"), count(h.Images, "image"), want)
+	if h.ShortImages > 0 {
+		text = fmt.Sprintf("holders: %d of %s, %d of %s on FEWER than %s", h.ShortImages, count(h.Images, "image"), h.Short, count(h.Blobs, "blob"), want)
+	}
+	text += fmt.Sprintf(", checked %s ago", since(h.Ended, now))
+	if h.Done+h.Failed > 0 {
+		text += fmt.Sprintf(" (%d were short: members have fetched %s, %d failed)", h.Missing, count(h.Done, "image"), h.Failed)
+	}
+	lines := []string{text}
+	for _, i := range h.Why {
+		if i.Holders == 0 {
+			lines = append(lines, fmt.Sprintf("%s: who holds it is not known, as it cannot be had here: %s", i.Image, i.Error))
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("%s: on %s in %s: %s", i.Image, count(i.Holders, "member"), count(i.Zones, "zone"), i.Error))
 	}
 	return lines
 }

@@ -70,7 +70,7 @@ type Flags struct {
 	Join        Words  `group:"Swarm:" placeholder:"MULTIADDR" help:"A member to start from, /ip4/1.2.3.4/tcp/4001/p2p/ID, which \"shoal status\" prints there, or a name that leads to members: /dns4/NAME/tcp/4001, /dnsaddr/NAME; repeat for more."`
 	SwarmKey    Words  `group:"Swarm:" placeholder:"FILE" help:"Key of the swarm, made by \"shoal swarm-key new\", the same on every member. Without it the node keeps to loopback."`
 	TrustedKeys Words  `group:"Swarm:" placeholder:"KEY" help:"Public key, printed by \"shoal key new\", whose statements count here: it obeys \"shoal cache invalidate --signing-key\", and believes the chains of blobs and leases of tags that seeders sign. Repeat for more. Default: none."`
-	SigningKey  Words  `group:"Swarm:" placeholder:"FILE" help:"Key, made by \"shoal key new\", with which this node signs the chains of the blobs that it has proven, and what registries tell it of tags, for those that trust it. For seeders. Default: none."`
+	SigningKey  Words  `group:"Swarm:" placeholder:"FILE" help:"Key, made by \"shoal key new\", with which this node signs the chains of the blobs that it has proven, and what registries tell it of tags, for those that trust it, and the orders of min-holders. For seeders. Default: none."`
 	Zone        Words  `group:"Swarm:" placeholder:"NAME" help:"Site of this node; members of the same zone are asked first."`
 	NoMDNS      Switch `group:"Swarm:" name:"no-mdns" help:"Do not look for members on the local network by multicast DNS."`
 

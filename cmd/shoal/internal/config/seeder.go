@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,6 +42,12 @@ func seederSettings() map[string]func(*seeder.Config, string) error {
 			}
 			return nil
 		},
+		seederKey + ".check-holders": func(c *seeder.Config, s string) (err error) {
+			if c.CheckEvery, err = time.ParseDuration(s); err != nil || c.CheckEvery <= 0 {
+				return fmt.Errorf("%q is no time between two checks: use for instance 10m", s)
+			}
+			return nil
+		},
 		webhookKey + ".listen":      func(c *seeder.Config, s string) error { c.Webhook.Listen = s; return checkAddr(s) },
 		webhookKey + ".secret-file": func(c *seeder.Config, s string) error { c.Webhook.SecretFile = s; return notEmpty(s) },
 	}
@@ -63,20 +70,27 @@ func selectionSettings() map[string]selectionSetting {
 			return nil
 		}}
 	}
-	return map[string]selectionSetting{
-		"images":    {list: true, set: func(s *seeder.Selection, word string) error { s.Images = append(s.Images, word); return nil }},
-		"platforms": {list: true, set: func(s *seeder.Selection, word string) error { s.Platforms = append(s.Platforms, word); return nil }},
-		"versions":  {set: func(s *seeder.Selection, word string) error { s.Versions = word; return nil }},
-		"newest": {set: func(s *seeder.Selection, word string) (err error) {
-			if s.Newest, err = strconv.Atoi(word); err != nil || s.Newest < 1 {
-				return fmt.Errorf("%q: use a number of versions, 1 or more", word)
+	number := func(what string, at func(*seeder.Selection) *int) selectionSetting {
+		return selectionSetting{set: func(s *seeder.Selection, word string) error {
+			n, err := strconv.Atoi(word)
+			if err != nil || n < 1 {
+				return fmt.Errorf("%q: use a number of %s, 1 or more", word, what)
 			}
+			*at(s) = n
 			return nil
-		}},
-		"schedule":  {set: func(s *seeder.Selection, word string) error { s.Schedule = word; return notEmpty(word) }},
-		"time-zone": {set: func(s *seeder.Selection, word string) error { s.TimeZone = word; return notEmpty(word) }},
-		"every":     duration(func(s *seeder.Selection) *time.Duration { return &s.Every }),
-		"follow":    duration(func(s *seeder.Selection) *time.Duration { return &s.Follow }),
+		}}
+	}
+	return map[string]selectionSetting{
+		"images":      {list: true, set: func(s *seeder.Selection, word string) error { s.Images = append(s.Images, word); return nil }},
+		"platforms":   {list: true, set: func(s *seeder.Selection, word string) error { s.Platforms = append(s.Platforms, word); return nil }},
+		"versions":    {set: func(s *seeder.Selection, word string) error { s.Versions = word; return nil }},
+		"newest":      number("versions", func(s *seeder.Selection) *int { return &s.Newest }),
+		"schedule":    {set: func(s *seeder.Selection, word string) error { s.Schedule = word; return notEmpty(word) }},
+		"time-zone":   {set: func(s *seeder.Selection, word string) error { s.TimeZone = word; return notEmpty(word) }},
+		"every":       duration(func(s *seeder.Selection) *time.Duration { return &s.Every }),
+		"follow":      duration(func(s *seeder.Selection) *time.Duration { return &s.Follow }),
+		"min-holders": number("members", func(s *seeder.Selection) *int { return &s.MinHolders }),
+		"min-zones":   number("zones", func(s *seeder.Selection) *int { return &s.MinZones }),
 	}
 }
 
@@ -109,7 +123,7 @@ func (f file) seeder(l layer, section entry) error {
 func (f file) seederScalars(l layer, entries []entry) error {
 	for _, e := range entries {
 		if _, known := seederSettings()[e.path]; !known {
-			return f.errorf(e.key, e.path, "is no setting of a seeder: there are concurrency, rate, select, webhook.listen, webhook.secret-file")
+			return f.errorf(e.key, e.path, "is no setting of a seeder: there are check-holders, concurrency, rate, select, webhook.listen, webhook.secret-file")
 		}
 		w, err := f.scalar(e.value, e.path)
 		if err != nil {
@@ -171,7 +185,11 @@ func (c *Config) setSeeder(merged layer) error {
 				}
 			}
 		}
-		if err := s.Check(); err != nil {
+		err := s.Check()
+		if err == nil && s.MinHolders > 0 && c.SigningKey == "" {
+			err = errors.New("min-holders has members fetch, who obey a key: set signing-key, and have its public key in their trusted-keys")
+		}
+		if err != nil {
 			return &Error{Where: place.where, Err: err}
 		}
 		c.Seeder.Selections = append(c.Seeder.Selections, s)
