@@ -128,6 +128,51 @@ func TestFillsTellEachOtherWhoIsSlow(t *testing.T) {
 	}
 }
 
+// What the node was late itself is passed on to the plan.
+func TestLatenessIsToldToThePlan(t *testing.T) {
+	m := newMesh(t).member(nil)
+	m.limits.plan.SlowStart = time.Second
+	for _, ran := range []bool{false, true} {
+		d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 2 << 20}, blob.Descriptor{Size: 2 << 20})
+		d.plan = plan.New(plan.Config{Size: 2 << 20, PieceSize: 1 << 20, Tuning: m.limits.plan})
+		d.plan.OriginFrom(0, 0)
+		d.plan.Join(1, 1, false)
+		d.plan.Told(0, 1, plan.State{Whole: true})
+		d.plan.Next(0, plan.Room{})
+		if d.begun = time.Now().Add(-1200 * time.Millisecond); ran {
+			d.held = 1200 * time.Millisecond
+		}
+		d.hurry()
+		if d.plan.Next(d.now(), plan.Room{}); d.plan.Slow() != ran {
+			t.Errorf("after more than a second, in which the node ran: %v; the member is slow: %v", ran, d.plan.Slow())
+		}
+	}
+}
+
+// A slow member that has answered keeps nobody waiting for a lookup, and one that
+// has the whole leaves it to the plan whether the origin is asked.
+func TestWhoseTurnIsItWhenMembersHaveAnswered(t *testing.T) {
+	m := newMesh(t).member(nil)
+	for name, c := range map[string]struct {
+		lags, whole, turn bool
+	}{
+		"a member that has nothing": {false, false, false},
+		"a slow one":                {true, false, true},
+		"one that has the whole":    {false, true, true},
+	} {
+		d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 2 << 20}, blob.Descriptor{Size: 2 << 20})
+		d.search.asked["member"] = &asked{waiting: true, lags: c.lags, deaf: c.lags}
+		d.search.hear("member", said{err: errGone})
+		d.search.take()
+		if c.whole {
+			d.sources["member"] = &source{joined: true, whole: true}
+		}
+		if d.originsTurn() != c.turn {
+			t.Errorf("%s has answered, and a lookup goes on: it is the origin's turn: %v", name, !c.turn)
+		}
+	}
+}
+
 // Nobody waits for a member far away.
 func TestDistantMembersAreNotWaitedFor(t *testing.T) {
 	m := newMesh(t).member(nil)

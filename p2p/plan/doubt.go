@@ -27,11 +27,11 @@ const (
 )
 
 // Slow reports whether members which have the whole are slower than the origin,
-// or than they must be not to be suspected of it, and Fast whether they have been
-// measured to be no slower after all.
+// or than they must be not to be suspected of it.
 func (p *Plan) Slow() bool { return p.doubt.word == slow }
 
-// Fast: see Slow.
+// Fast reports whether those members were suspected, and then measured to be as
+// fast as the origin.
 func (p *Plan) Fast() bool { return p.doubt.word == fast }
 
 // Hurry tells that the members which have the whole were slow elsewhere: the

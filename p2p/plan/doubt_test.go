@@ -106,7 +106,8 @@ func TestSlowMembersArePassed(t *testing.T) {
 	tune := Defaults()
 	for soon, length := range map[bool]int{false: 1, true: tune.RunPieces} { // one piece tells the rate
 		p := beginWhole(60)
-		asked := p.Next(0, Room{Members: 8}).Start
+		p.Next(0, Room{})
+		asked := p.Next(tune.SlowStart/4, Room{Members: 8}).Start
 		if len(asked) != tune.Requests || asked[0].First != 0 {
 			t.Fatalf("%+v", asked)
 		}
@@ -117,7 +118,7 @@ func TestSlowMembersArePassed(t *testing.T) {
 				p.Progress(now/2, r.ID, 9*testPiece/10)
 			}
 			p.Next(now, Room{})
-			p.doubt.word, p.origin.first = slow, true
+			p.doubt.word, p.doubt.said, p.origin.first = slow, now, true
 			p.origin.serving = Ranged
 			p.origin.rate.start(now)
 			p.origin.rate.add(now, 100*testPiece)
@@ -128,6 +129,21 @@ func TestSlowMembersArePassed(t *testing.T) {
 		if len(got) != 1 || got[0].First != want || got[0].Count != length {
 			t.Errorf("soon %v: %+v, want %d pieces from %d on", soon, got, length, want)
 		}
+	}
+}
+
+// A second request to the origin does not wait until the first one's rate is
+// known: that is a round trip lost.
+func TestOriginHasTwoRequestsBesideSlowMembers(t *testing.T) {
+	p := beginWhole(60)
+	p.Hurry()
+	first := p.Next(0, Room{Origin: 8}).Start
+	if len(first) != 1 {
+		t.Fatalf("asked %+v before it is known that the origin serves ranges", first)
+	}
+	p.Answered(minSpan/2, first[0].ID, true)
+	if got := p.Next(minSpan/2, Room{Origin: 8}).Start; len(got) != 1 || got[0].Member != Origin || got[0].First != 1 {
+		t.Errorf("asked %+v, want the next piece", got)
 	}
 }
 
