@@ -123,7 +123,7 @@ func TestFillsTellEachOtherWhoIsSlow(t *testing.T) {
 	fast.plan.Progress(m.limits.plan.SlowStart, id, 1)
 	fast.plan.Next(m.limits.plan.SlowStart, plan.Room{})
 	fast.hurry()
-	if a := ask(m, "slow"); a.deaf || !a.told {
+	if a := ask(m, "slow"); a.lags {
 		t.Errorf("who is as fast as the origin is not waited for: %+v", a)
 	}
 }
