@@ -193,3 +193,15 @@ func ask(m *member, id peer.ID) asked {
 	defer s.mu.Unlock()
 	return *s.asked[id]
 }
+
+// Members are not slow because this node is limited.
+func TestALimitIsNoSlowness(t *testing.T) {
+	m := newMesh(t).member(nil)
+	usual := plan.Defaults().SlowHolders
+	for words, want := range map[string]float64{"unlimited": usual, "2MB": 1e6, "1GB": usual} {
+		m.download = limiter(t, words)
+		if got := m.tuning().SlowHolders; got != want {
+			t.Errorf("%s: holders must bring %.0f bytes a second, want %.0f", words, got, want)
+		}
+	}
+}

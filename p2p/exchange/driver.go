@@ -198,7 +198,7 @@ func (d *driver) begin(ctx context.Context) error {
 	d.plan = plan.New(plan.Config{
 		Size: d.want.Size, PieceSize: blob.PieceSize, Here: fill.Have(),
 		Self: ownership(string(d.x.self)), Key: ownership(d.want.Digest.String()),
-		Seed: rand.Uint64(), Tuning: d.x.limits.plan,
+		Seed: rand.Uint64(), Tuning: d.x.tuning(),
 	})
 	d.stored, d.busy = time.Now(), time.Now()
 	d.trace.Sized(d.want.Size, d.here(fill.Have()))
@@ -376,30 +376,6 @@ func (d *driver) lookBeside() {
 	if n := others - d.bytes.beside; n > 0 {
 		d.plan.Beside(d.now(), n)
 		d.bytes.beside = others
-	}
-}
-
-// hurry tells other fills which members are slow, or hears it from them: each
-// would need as long to find out.
-func (d *driver) hurry() {
-	now := time.Now()
-	d.plan.Late(time.Since(d.begun) - d.asleep - d.held)
-	known, others := 0, 0
-	for id, src := range d.sources {
-		switch {
-		case !src.joined || !src.whole:
-		case d.plan.Slow():
-			d.x.slow.Add(id, now)
-		case d.plan.Fast():
-			d.x.slow.Pardon(id)
-		case d.x.slow.Holds(id, now):
-			known++
-		default:
-			others++
-		}
-	}
-	if known > 0 && others == 0 {
-		d.plan.Hurry()
 	}
 }
 

@@ -21,12 +21,6 @@ func forSilence() penalty.Terms {
 	return penalty.Terms{First: 30 * time.Second, Most: 5 * time.Minute, Members: 1024}
 }
 
-// forSlowness is how long fills do not wait for a member that was slower than a
-// registry; what it offers is taken beside.
-func forSlowness() penalty.Terms {
-	return penalty.Terms{First: 30 * time.Second, Most: 10 * time.Minute, Members: 1024}
-}
-
 // lieAbout says to people what a member lied about; piece may be
 // blobcache.ChainPiece, which is none.
 func lieAbout(reason string, d digest.Digest, piece int) string {

@@ -170,11 +170,6 @@ func (s *search) ask(h Holder, told bool) {
 	}
 }
 
-// lags reports whether a member is known to be later than a registry would be.
-func (x *Exchange) lags(id peer.ID, now time.Time) bool {
-	return x.slow.Holds(id, now) || x.met.trip(id) >= x.limits.distant
-}
-
 // hear takes in what a member says; it is the search's audience.
 func (s *search) hear(id peer.ID, w said) {
 	now := time.Now()
