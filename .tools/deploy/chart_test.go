@@ -118,8 +118,9 @@ signingKey: {existingSecret: my-signing-key}
 seeder:
   concurrency: 2
   rate: 20MiB
+  checkHolders: 5m
   select:
-    base: {images: ["docker.io/library/nginx:1.2*"], platforms: [linux/amd64], every: 6h, follow: 1m}
+    base: {images: ["docker.io/library/nginx:1.2*"], platforms: [linux/amd64], every: 6h, follow: 1m, min-holders: 3, min-zones: 2}
     own: {images: ["ghcr.io/org/*"], versions: ">=1.4 <3", newest: 3, schedule: "30 2 * * mon-fri", time-zone: Europe/Berlin}
   webhook: {port: 5060, existingSecret: my-webhook}
 logLevel: debug

@@ -3,7 +3,6 @@ package exchange
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -12,7 +11,6 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
-	"shoal/p2p/penalty"
 	"shoal/p2p/wire"
 	"shoal/proxy/origin/origintest"
 )
@@ -105,12 +103,8 @@ func TestSearchesForClientsAskNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := Holder{Peer: "a", Pieces: []string{"x"}}
 		swarm := &quietSwarm{connected: 1, near: []Holder{h}}
-		x := &Exchange{
-			client: &client{},
-			cache:  emptyCache(t), swarm: swarm, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
-			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), slow: penalty.NewBox(forSlowness()),
-		}
-		x.follows = newFollows(x)
+		x := quiet(t, swarm)
+		x.closed = true
 		d := describe([]byte("secret"))
 		if err := x.cache.Restrict(blobcache.Permitted, d.Digest); err != nil {
 			t.Fatal(err)

@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache/blob"
-	"shoal/p2p/penalty"
 	"shoal/p2p/plan"
 )
 
@@ -151,12 +150,8 @@ func TestLaterLookupsAreMade(t *testing.T) {
 func TestWhoIsAskedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const others = 30
-		x := &Exchange{
-			client: &client{},
-			cache:  emptyCache(t), swarm: &quietSwarm{connected: others}, limits: defaults(), closed: true, log: slog.New(slog.DiscardHandler),
-			bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), slow: penalty.NewBox(forSlowness()),
-		}
-		x.follows = newFollows(x)
+		x := quiet(t, &quietSwarm{connected: others})
+		x.closed = true
 		followed := map[peer.ID]bool{}
 		var near []Holder
 		for i := range others {

@@ -22,20 +22,27 @@ import (
 
 func (q *quietSwarm) Self() Holder { return Holder{} }
 
+// quiet returns an exchange of a swarm in which nobody says anything.
+func quiet(t *testing.T, swarm Swarm) *Exchange {
+	t.Helper()
+	met, err := newAcquaintances("self")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &Exchange{
+		client: &client{},
+		cache:  emptyCache(t), swarm: swarm, met: met, turns: newTurns(), limits: defaults(), drivers: map[key]*driver{}, log: slog.New(slog.DiscardHandler),
+		bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), slow: penalty.NewBox(forSlowness()),
+	}
+	x.followers, x.follows = newFollowers(x), newFollows(x)
+	return x
+}
+
 // crowded returns a driver whose fill has begun in a swarm of so many members
 // besides, and how often it has left a follow.
 func crowded(t *testing.T, others int, volunteers bool) (d *driver, left map[peer.ID]int) {
 	t.Helper()
-	x := &Exchange{
-		client: &client{},
-		cache:  emptyCache(t), swarm: &quietSwarm{connected: others}, turns: newTurns(), limits: defaults(), drivers: map[key]*driver{},
-		bans: penalty.NewBox(forLies()), silent: penalty.NewBox(forSilence()), slow: penalty.NewBox(forSlowness()), log: slog.New(slog.DiscardHandler),
-	}
-	x.followers = newFollowers(x)
-	var err error
-	if x.met, err = newAcquaintances("self"); err != nil {
-		t.Fatal(err)
-	}
+	x := quiet(t, &quietSwarm{connected: others})
 	want := blob.Descriptor{Digest: digest.FromString("x"), Size: 4 * blob.PieceSize}
 	d = newDriver(x, key{want.Digest, want.Size}, want)
 	d.plan = plan.New(plan.Config{Size: want.Size, PieceSize: blob.PieceSize, Tuning: plan.Defaults()})

@@ -72,6 +72,9 @@ seeder: {{ . | nindent 2 }}
 {{ $key }}: {{ toRawJson . }}
 {{- end }}
 {{- end }}
+{{- with .checkHolders }}
+check-holders: {{ . }}
+{{- end }}
 {{- if .webhook.port }}
 webhook: {listen: "0.0.0.0:{{ .webhook.port }}", secret-file: /etc/shoal-webhook/webhook.secret}
 {{- end }}
