@@ -176,12 +176,16 @@ func (m *scratch) here(text string) string {
 	return text
 }
 
-// command returns line as a shell's child.
+// command returns line as a shell's child that ends soon.
 func (m *scratch) command(t *testing.T, line string, env ...string) *exec.Cmd {
 	t.Helper()
-	// Not with the test's context: nodes are stopped by its clean-up.
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
+	return m.commandUntil(ctx, line, env...)
+}
+
+// commandUntil returns line as a shell's child that is killed when ctx ends.
+func (m *scratch) commandUntil(ctx context.Context, line string, env ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "sh", "-c", m.here(line))
 	cmd.Dir, cmd.Env = m.dir, append(m.env[:len(m.env):len(m.env)], env...)
 	return cmd
@@ -231,7 +235,8 @@ func (m *scratch) serve(t *testing.T, line string) {
 		return
 	}
 	data := fmt.Sprintf("%s/node%d", m.dir, len(m.nodes))
-	cmd := m.command(t, "exec "+strings.TrimSuffix(line, " &"), "SHOAL_DATA_DIR="+data, "SHOAL_ADMIN=127.0.0.1:0")
+	// Not with the test's context: the clean-up stops it.
+	cmd := m.commandUntil(context.Background(), "exec "+strings.TrimSuffix(line, " &"), "SHOAL_DATA_DIR="+data, "SHOAL_ADMIN=127.0.0.1:0")
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
