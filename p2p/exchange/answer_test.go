@@ -99,7 +99,7 @@ func TestFillsTellEachOtherWhoIsSlow(t *testing.T) {
 		})
 	}
 	found := begin("slow")
-	found.plan.Next(0, plan.Room{Members: 8})
+	found.plan.Progress(1, found.plan.Next(0, plan.Room{Members: 8}).Start[0].ID, 1)
 	found.plan.Next(m.limits.plan.SlowStart, plan.Room{})
 	found.hurry()
 	if !asksOrigin(begin("slow")) {
@@ -138,7 +138,7 @@ func TestLatenessIsToldToThePlan(t *testing.T) {
 		d.plan.OriginFrom(0, 0)
 		d.plan.Join(1, 1, false)
 		d.plan.Told(0, 1, plan.State{Whole: true})
-		d.plan.Next(0, plan.Room{})
+		d.plan.Progress(1, d.plan.Next(0, plan.Room{Members: 8}).Start[0].ID, 1)
 		if d.begun = time.Now().Add(-1200 * time.Millisecond); ran {
 			d.held = 1200 * time.Millisecond
 		}

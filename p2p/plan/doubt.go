@@ -20,8 +20,9 @@ type doubt struct {
 type word int
 
 const (
-	unsaid  word = iota
-	hearsay      // slow, as another plan found out
+	unsaid   word = iota
+	hearsay       // slow, as another plan found out
+	unheeded      // the same, but the origin is slow as well
 	slow
 	fast
 )
@@ -65,8 +66,13 @@ func (p *Plan) hesitate(now time.Duration) {
 	switch {
 	case o.first && measured && rate >= own:
 		d.word, o.first = fast, false
+	case d.word == hearsay && measured && own < p.tune.SlowHolders:
+		// They may have been slow because they had to be reached first.
+		d.word, d.since, d.bytes, d.other, o.first = unheeded, now-d.late, p.fromMembers, p.besideAll, false
 	case !o.first && rate+beside < p.must(now):
 		d.word, d.said, o.first = slow, now, true
+	case d.word == unheeded:
+		d.word = fast
 	}
 }
 
@@ -93,7 +99,7 @@ func (p *Plan) spares() bool { return p.doubt.holds && p.origin.first && p.origi
 // will bring much later than the origin would.
 func (p *Plan) passSlow(now time.Duration, most int) (first, count int, ok bool) {
 	rate, measured := p.origin.rate.rate(now)
-	late := func(r *request) bool {
+	behind := func(r *request) bool {
 		if eta := p.expected(now, r); measured && eta > 0 {
 			return eta > 2*lasts(p.piece, rate)+p.tune.TakeOver
 		}
@@ -101,7 +107,7 @@ func (p *Plan) passSlow(now time.Duration, most int) (first, count int, ok bool)
 	}
 	copy(p.candidates.Words(), p.open.Words())
 	for _, r := range p.requests {
-		if r.Member == Origin || r.stalled || !late(r) {
+		if r.Member == Origin || r.stalled || !behind(r) {
 			continue
 		}
 		for i := r.next; i < r.end(); i++ {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -55,10 +56,12 @@ func beginWhole(pieces int) *Plan {
 // What one plan has found out another need not: the origin is asked at once.
 func TestHurry(t *testing.T) {
 	first := beginWhole(1)
-	if got := first.Next(0, Room{Members: 8, Origin: 1}).Start; len(got) != 1 || got[0].Member != 1 {
+	got := first.Next(0, Room{Members: 8, Origin: 1}).Start
+	if len(got) != 1 || got[0].Member != 1 {
 		t.Fatalf("%+v", got)
 	}
 	now := Defaults().SlowStart
+	first.Progress(now/2, got[0].ID, 1)
 	if got := first.Next(now, Room{Origin: 1}).Start; len(got) != 1 || got[0].Member != Origin || !first.Slow() {
 		t.Fatalf("after %v: %+v, slow: %v", now, got, first.Slow())
 	}
@@ -69,13 +72,40 @@ func TestHurry(t *testing.T) {
 	}
 }
 
+// That members were slow elsewhere does not count where the origin is slow, too:
+// they may have had to be reached first.
+func TestHurryToASlowOrigin(t *testing.T) {
+	const origin = 0.25 * mb
+	for _, c := range []struct {
+		rate  float64
+		helps bool
+	}{{origin, true}, {100 * mb, false}} {
+		p := beginWhole(6)
+		p.Hurry()
+		r := p.Next(0, Room{Origin: 8, Members: 8}).Start
+		if len(r) != 1 || r[0].Member != Origin {
+			t.Fatalf("in a hurry: %+v", r)
+		}
+		p.Answered(0, r[0].ID, true)
+		now := Defaults().SlowStart
+		p.Progress(now, r[0].ID, int64(c.rate*now.Seconds()))
+		asked := slices.ContainsFunc(p.Next(now, Room{Members: 8}).Start, func(r Request) bool { return r.Member != Origin })
+		if asked != c.helps {
+			t.Errorf("the origin gives %.0f bytes a second: the member is asked: %v", c.rate, asked)
+		}
+		if p.Next(2*now, Room{}); c.helps && !p.Slow() {
+			t.Error("a member that brings nothing is not slow")
+		}
+	}
+}
+
 // A member that was slow stays so when it comes back, and is pardoned when it
 // turns out to be faster than the origin.
 func TestSlowMembersAreNotForgotten(t *testing.T) {
 	tune := Defaults()
 	p := beginWhole(60)
-	p.Next(0, Room{Members: 8})
 	now := tune.SlowStart
+	p.Progress(now/2, p.Next(0, Room{Members: 8}).Start[0].ID, 1)
 	p.Next(now, Room{})
 	p.Gone(now, 1)
 	p.Next(now, Room{})
@@ -150,8 +180,8 @@ func TestOriginHasTwoRequestsBesideSlowMembers(t *testing.T) {
 // By what this node was late itself no member is slower.
 func TestOwnLatenessIsNoDoubt(t *testing.T) {
 	p := beginWhole(60)
-	p.Next(0, Room{Members: 8})
 	late := Defaults().SlowStart
+	p.Progress(late, p.Next(0, Room{Members: 8}).Start[0].ID, 1)
 	p.Late(late)
 	if p.Next(2*late-1, Room{}); p.Slow() {
 		t.Error("the member is slow because this node was late")
