@@ -87,10 +87,13 @@ func TestFirstPullsFromOriginSecondFromTheFirstThirdFromBoth(t *testing.T) {
 	}
 	b.AwaitHolders(d.Digest, a)
 	srv.Registry.ResetStats()
+	// A busy machine may make a holder so late that the origin is asked as well:
+	// it must not be the faster one.
+	srv.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Delay(20 * time.Second)})
 	pull(t, b, d, src)
 	e.AwaitHolders(d.Digest, a, b)
 	pull(t, e, d, src)
-	if n := len(srv.Registry.Requests()); n != 0 {
-		t.Errorf("the origin saw %v", srv.Registry.Lines())
+	if n := srv.Registry.Stats().Content[d.Digest]; n != 0 {
+		t.Errorf("%d bytes came from the origin, which saw %v", n, srv.Registry.Lines())
 	}
 }

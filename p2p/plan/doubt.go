@@ -64,7 +64,7 @@ func (p *Plan) hesitate(now time.Duration) {
 	rate, beside := float64(p.fromMembers-d.bytes)/passed.Seconds(), float64(p.besideAll-d.other)/passed.Seconds()
 	own, measured := o.rate.rate(now)
 	switch {
-	case o.first && measured && rate >= own:
+	case o.first && (measured && rate >= own || !measured && rate >= p.must(now)):
 		d.word, o.first = fast, false
 	case d.word == hearsay && measured && own < p.tune.SlowHolders:
 		// They may have been slow because they had to be reached first.

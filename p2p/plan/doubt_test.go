@@ -72,6 +72,23 @@ func TestHurry(t *testing.T) {
 	}
 }
 
+// Holders that were late and then fast are not left for an origin that has yet to
+// answer.
+func TestLateButFast(t *testing.T) {
+	p := beginWhole(60)
+	r := p.Next(0, Room{Members: 8}).Start
+	now := Defaults().SlowStart
+	if got := p.Next(now, Room{Origin: 1}).Start; len(got) != 1 || !p.Slow() {
+		t.Fatalf("asked %+v, slow: %v", got, p.Slow())
+	}
+	for _, o := range r {
+		p.Progress(2*now, o.ID, testPiece)
+	}
+	if p.Next(2*now, Room{}); !p.Fast() {
+		t.Error("members that bring enough still count as slow")
+	}
+}
+
 // That members were slow elsewhere does not count where the origin is slow, too:
 // they may have had to be reached first.
 func TestHurryToASlowOrigin(t *testing.T) {
