@@ -173,6 +173,26 @@ func TestWhoseTurnIsItWhenMembersHaveAnswered(t *testing.T) {
 	}
 }
 
+// A node that fills one blob with others takes holders of the next for busy, not
+// for slow.
+func TestCompanyIsKept(t *testing.T) {
+	m := newMesh(t).member(nil)
+	begin := func() *driver {
+		d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 2 << 20}, blob.Descriptor{Size: 2 << 20})
+		d.plan = plan.New(plan.Config{Size: 2 << 20, PieceSize: 1 << 20, Tuning: m.limits.plan})
+		return d
+	}
+	with, alone := begin(), begin()
+	if alone.hurry(); alone.plan.Accompanied() {
+		t.Error("in company of nobody")
+	}
+	with.plan.Accompany()
+	with.hurry()
+	if alone.hurry(); !alone.plan.Accompanied() {
+		t.Error("the next fill knows nothing of the crowd")
+	}
+}
+
 // Nobody waits for a member far away.
 func TestDistantMembersAreNotWaitedFor(t *testing.T) {
 	m := newMesh(t).member(nil)

@@ -104,6 +104,7 @@ type Exchange struct {
 	// originRate is what fills measured last, in bytes a second (float bits).
 	originRate atomic.Uint64
 	ranged     atomic.Bool  // the origin served ranges
+	company    atomic.Int64 // until when this node is part of a crowd (Unix, in ns)
 	inflow     atomic.Int64 // bytes of pieces that came, over all fills
 
 	life context.Context // done when the exchange closes; of no single call

@@ -57,7 +57,7 @@ func (d *driver) found(f found) {
 		}
 		return
 	case f.filling: // and that is all that it knows
-		d.plan.Accompanied()
+		d.plan.Accompany()
 		return
 	case f.info.Size != d.want.Size:
 		d.log.Debug("member says another size", "peer", id, "size", f.info.Size)

@@ -21,11 +21,21 @@ func (x *Exchange) lags(id peer.ID, now time.Time) bool {
 	return x.slow.Holds(id, now) || x.met.trip(id) >= x.limits.distant
 }
 
+// inCompany is how long a node counts as part of a crowd after its last fill that
+// was.
+const inCompany = 2 * time.Second
+
 // hurry tells other fills which members are slow, or hears it from them: each
 // would need as long to find out.
 func (d *driver) hurry() {
 	now := time.Now()
 	d.plan.Late(time.Since(d.begun) - d.asleep - d.held)
+	// Who fills one layer with others does so with the next one: holders are busy.
+	if d.plan.Accompanied() {
+		d.x.company.Store(now.Add(inCompany).UnixNano())
+	} else if now.UnixNano() < d.x.company.Load() {
+		d.plan.Accompany()
+	}
 	known, others := 0, 0
 	for id, src := range d.sources {
 		switch {

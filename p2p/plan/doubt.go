@@ -43,8 +43,11 @@ func (p *Plan) Hurry() {
 	}
 }
 
-// Accompanied tells that others fill the blob, too, whatever they have by now.
-func (p *Plan) Accompanied() { p.doubt.crowd = true }
+// Accompanied reports whether somebody has been seen to fill the blob, too.
+func (p *Plan) Accompanied() bool { return p.doubt.crowd }
+
+// Accompany tells that others fill the blob, too, whatever they have by now.
+func (p *Plan) Accompany() { p.doubt.crowd = true }
 
 // Late tells by how much this node was late in all: no member is suspected for it.
 func (p *Plan) Late(by time.Duration) { p.doubt.late = by }

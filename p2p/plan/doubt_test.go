@@ -255,7 +255,7 @@ func TestSlowHoldersBringTheEnd(t *testing.T) {
 func TestNoDoubtInACrowd(t *testing.T) {
 	for name, accompany := range map[string]func(p *Plan){
 		"a member has a part": func(p *Plan) { p.Join(2, 2, false); p.Told(0, 2, State{}); p.Gone(0, 2) },
-		"somebody fills it":   func(p *Plan) { p.Accompanied() },
+		"somebody fills it":   func(p *Plan) { p.Accompany() },
 	} {
 		p := New(Config{Size: testPiece, PieceSize: testPiece, Tuning: Defaults()})
 		p.OriginFrom(0, 0)
