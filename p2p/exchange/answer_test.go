@@ -174,22 +174,38 @@ func TestWhoseTurnIsItWhenMembersHaveAnswered(t *testing.T) {
 }
 
 // A node that fills one blob with others takes holders of the next for busy, not
-// for slow.
+// for slow; of that nobody else hears.
 func TestCompanyIsKept(t *testing.T) {
 	m := newMesh(t).member(nil)
+	m.limits.plan.SlowStart = plan.Defaults().SlowStart
 	begin := func() *driver {
 		d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 2 << 20}, blob.Descriptor{Size: 2 << 20})
+		d.begun, d.held = time.Now(), time.Hour
 		d.plan = plan.New(plan.Config{Size: 2 << 20, PieceSize: 1 << 20, Tuning: m.limits.plan})
+		d.plan.OriginFrom(0, 0)
+		d.plan.Join(1, 1, false)
+		d.plan.Told(0, 1, plan.State{Whole: true})
 		return d
 	}
-	with, alone := begin(), begin()
-	if alone.hurry(); alone.plan.Accompanied() {
-		t.Error("in company of nobody")
+	doubts := func(d *driver) bool {
+		d.hurry()
+		d.plan.Next(0, plan.Room{Members: 8})
+		d.plan.Next(m.limits.plan.SlowStart, plan.Room{})
+		return d.plan.Slow()
 	}
+	if !doubts(begin()) {
+		t.Error("a holder is in no doubt without a crowd")
+	}
+	with := begin()
 	with.plan.Accompany()
 	with.hurry()
-	if alone.hurry(); !alone.plan.Accompanied() {
+	next := begin()
+	if doubts(next) {
 		t.Error("the next fill knows nothing of the crowd")
+	}
+	m.company.Store(0)
+	if next.hurry(); m.company.Load() != 0 {
+		t.Error("what was only heard is passed on")
 	}
 }
 

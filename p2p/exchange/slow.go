@@ -30,11 +30,12 @@ const inCompany = 2 * time.Second
 func (d *driver) hurry() {
 	now := time.Now()
 	d.plan.Late(time.Since(d.begun) - d.asleep - d.held)
-	// Who fills one layer with others does so with the next one: holders are busy.
+	// Who fills one layer with others does so with the next one. Only what was seen
+	// is passed on, or it would never end.
 	if d.plan.Accompanied() {
 		d.x.company.Store(now.Add(inCompany).UnixNano())
 	} else if now.UnixNano() < d.x.company.Load() {
-		d.plan.Accompany()
+		d.plan.Busy()
 	}
 	known, others := 0, 0
 	for id, src := range d.sources {

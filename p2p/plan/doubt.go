@@ -7,6 +7,7 @@ import "time"
 // this node, so that asking the origin takes nothing from a crowd.
 type doubt struct {
 	crowd bool          // somebody has
+	busy  bool          // somebody fills other blobs beside this node
 	late  time.Duration // by how much this node itself was late
 	holds bool          // all live members have the whole, and the origin may be asked
 	since time.Duration // since when, without what this node was late
@@ -49,6 +50,10 @@ func (p *Plan) Accompanied() bool { return p.doubt.crowd }
 // Accompany tells that others fill the blob, too, whatever they have by now.
 func (p *Plan) Accompany() { p.doubt.crowd = true }
 
+// Busy tells that others fill other blobs beside this node: holders have them to
+// serve, too.
+func (p *Plan) Busy() { p.doubt.busy = true }
+
 // Late tells by how much this node was late in all: no member is suspected for it.
 func (p *Plan) Late(by time.Duration) { p.doubt.late = by }
 
@@ -56,7 +61,7 @@ func (p *Plan) Late(by time.Duration) { p.doubt.late = by }
 // waits for the rate over a window would be over by then, or late already.
 func (p *Plan) hesitate(now time.Duration) {
 	d, o := &p.doubt, &p.origin
-	if holds := !d.crowd && p.wholes() > 0 && p.wholes() == p.live(); holds != d.holds {
+	if holds := !d.crowd && !d.busy && p.wholes() > 0 && p.wholes() == p.live(); holds != d.holds {
 		d.holds, d.since, d.bytes, d.other = holds, now-d.late, p.fromMembers, p.besideAll
 		o.first = o.first || holds && (d.word == hearsay || d.word == slow)
 	}
