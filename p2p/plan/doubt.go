@@ -30,7 +30,7 @@ const (
 
 // Slow reports whether members which have the whole are slower than the origin,
 // or than they must be not to be suspected of it.
-func (p *Plan) Slow() bool { return p.doubt.word == slow }
+func (p *Plan) Slow() bool { return p.doubt.holds && p.doubt.word == slow }
 
 // Fast reports whether those members were suspected, and then measured to be as
 // fast as the origin.
