@@ -154,8 +154,15 @@ func (w *logged) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// Write counts before it writes: a client that has the last byte finds it counted.
 func (w *logged) Write(p []byte) (int, error) {
+	w.count(len(p))
 	n, err := w.ResponseWriter.Write(p)
+	w.count(n - len(p))
+	return n, err
+}
+
+func (w *logged) count(n int) {
 	w.log.mu.Lock()
 	defer w.log.mu.Unlock()
 	w.entry.Body += int64(n)
@@ -163,5 +170,4 @@ func (w *logged) Write(p []byte) (int, error) {
 	if w.content != "" {
 		w.log.stats.Content[w.content] += int64(n)
 	}
-	return n, err
 }
