@@ -178,28 +178,19 @@ func TestWhoseTurnIsItWhenMembersHaveAnswered(t *testing.T) {
 func TestCompanyIsKept(t *testing.T) {
 	m := newMesh(t).member(nil)
 	m.limits.plan.SlowStart = plan.Defaults().SlowStart
-	begin := func() *driver {
-		d := newDriver(m.Exchange, key{blob.Descriptor{}.Digest, 2 << 20}, blob.Descriptor{Size: 2 << 20})
-		d.begun, d.held = time.Now(), time.Hour
-		d.plan = plan.New(plan.Config{Size: 2 << 20, PieceSize: 1 << 20, Tuning: m.limits.plan})
-		d.plan.OriginFrom(0, 0)
-		d.plan.Join(1, 1, false)
-		d.plan.Told(0, 1, plan.State{Whole: true})
-		return d
-	}
 	doubts := func(d *driver) bool {
 		d.hurry()
 		d.plan.Next(0, plan.Room{Members: 8})
 		d.plan.Next(m.limits.plan.SlowStart, plan.Room{})
 		return d.plan.Slow()
 	}
-	if !doubts(begin()) {
+	if !doubts(holding(m)) {
 		t.Error("a holder is in no doubt without a crowd")
 	}
-	with := begin()
+	with := holding(m)
 	with.plan.Accompany()
 	with.hurry()
-	next := begin()
+	next := holding(m)
 	if doubts(next) {
 		t.Error("the next fill knows nothing of the crowd")
 	}
@@ -240,4 +231,34 @@ func TestALimitIsNoSlowness(t *testing.T) {
 			t.Errorf("%s: holders must bring %.0f bytes a second, want %.0f", words, got, want)
 		}
 	}
+}
+
+// What other fills get is told to the plan, and how much of it came from members.
+func TestPlanKnowsWhatOthersGet(t *testing.T) {
+	m := newMesh(t).member(nil)
+	m.limits.plan.SlowStart = plan.Defaults().SlowStart
+	for _, from := range []plan.Member{plan.Origin, 1} {
+		d, other := holding(m), holding(m)
+		d.hurry()
+		d.plan.Next(0, plan.Room{Members: 8})
+		other.delivered(run{Request: plan.Request{Member: from}, account: m.met.meet("member")}, 0, 60<<20)
+		d.lookBeside()
+		d.plan.Next(m.limits.plan.SlowStart, plan.Room{})
+		if d.plan.Slow() != (from == plan.Origin) {
+			t.Errorf("others got much from %d: the holder counts as slow: %v", from, d.plan.Slow())
+		}
+	}
+}
+
+// holding returns a fill that was never late, of a blob that a member has.
+func holding(m *member) *driver {
+	want := blob.Descriptor{Digest: digest.FromString("x"), Size: 2 << 20}
+	d := newDriver(m.Exchange, key{want.Digest, want.Size}, want)
+	d.begun, d.held = time.Now(), time.Hour
+	d.bytes.beside = m.inflow.beside(d.bytes)
+	d.plan = plan.New(plan.Config{Size: 2 << 20, PieceSize: 1 << 20, Tuning: m.limits.plan})
+	d.plan.OriginFrom(0, 0)
+	d.plan.Join(1, 1, false)
+	d.plan.Told(0, 1, plan.State{Whole: true})
+	return d
 }

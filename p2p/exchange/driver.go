@@ -102,7 +102,18 @@ type flight struct {
 type fetched struct {
 	origin, peers int64
 	read          int64 // from the origin, also of pieces that are not whole yet
-	beside        int64 // by other fills, as the plan knows
+	beside        beside
+}
+
+// beside is what other fills of the node fetched, as a plan knows it.
+type beside struct{ all, peers int64 }
+
+// inflow is the bytes of pieces that came, over all fills.
+type inflow struct{ all, peers atomic.Int64 }
+
+// beside returns what came but what one fill fetched itself.
+func (i *inflow) beside(own fetched) beside {
+	return beside{all: i.all.Load() - own.origin - own.peers, peers: i.peers.Load() - own.peers}
 }
 
 // counts is what status shows.
@@ -202,7 +213,7 @@ func (d *driver) begin(ctx context.Context) error {
 	})
 	d.stored, d.busy = time.Now(), time.Now()
 	d.trace.Sized(d.want.Size, d.here(fill.Have()))
-	d.bytes.beside = d.x.inflow.Load()
+	d.bytes.beside = d.x.inflow.beside(d.bytes)
 	_, d.board.chain = d.x.cache.Chain(d.want)
 	d.board.untold = true // what was left from an earlier fill
 	d.look()
@@ -372,10 +383,10 @@ func (d *driver) step(ctx context.Context) time.Duration {
 
 // lookBeside tells the plan what other fills got.
 func (d *driver) lookBeside() {
-	others := d.x.inflow.Load() - d.bytes.origin - d.bytes.peers
-	if n := others - d.bytes.beside; n > 0 {
-		d.plan.Beside(d.now(), n)
-		d.bytes.beside = others
+	was, is := d.bytes.beside, d.x.inflow.beside(d.bytes)
+	if all, peers := is.all-was.all, is.peers-was.peers; all > 0 {
+		d.plan.Beside(d.now(), all, peers)
+		d.bytes.beside = is
 	}
 }
 

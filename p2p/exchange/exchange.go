@@ -105,7 +105,7 @@ type Exchange struct {
 	originRate atomic.Uint64
 	ranged     atomic.Bool  // the origin served ranges
 	company    atomic.Int64 // until when this node is part of a crowd (Unix, in ns)
-	inflow     atomic.Int64 // bytes of pieces that came, over all fills
+	inflow     inflow
 
 	life context.Context // done when the exchange closes; of no single call
 	end  context.CancelFunc

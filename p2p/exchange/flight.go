@@ -166,7 +166,7 @@ func (d *driver) progress(id plan.ID, bytes int64) {
 func (d *driver) delivered(r run, i int, bytes int64) {
 	d.plan.Delivered(d.now(), r.ID)
 	d.plan.Stored(i) // also if the request was given up meanwhile
-	d.x.inflow.Add(bytes)
+	d.x.inflow.all.Add(bytes)
 	d.stored = time.Now()
 	if r.Member == plan.Origin {
 		d.bytes.origin += bytes
@@ -174,6 +174,7 @@ func (d *driver) delivered(r run, i int, bytes int64) {
 		return
 	}
 	d.bytes.peers += bytes
+	d.x.inflow.peers.Add(bytes)
 	r.account.took(d.want.Digest, bytes, r.begun, d.stored)
 	d.x.metrics.fetched.WithLabelValues("peers").Add(float64(bytes))
 	if src := d.byID[r.Member]; src != nil {

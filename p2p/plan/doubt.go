@@ -12,7 +12,7 @@ type doubt struct {
 	holds bool          // all live members have the whole, and the origin may be asked
 	since time.Duration // since when, without what this node was late
 	bytes int64         // that had come from members by then
-	other int64         // and to other fills
+	other int64         // and to other fills, from members
 	word  word
 	said  time.Duration // when this plan found that out
 }
@@ -62,21 +62,21 @@ func (p *Plan) Late(by time.Duration) { p.doubt.late = by }
 func (p *Plan) hesitate(now time.Duration) {
 	d, o := &p.doubt, &p.origin
 	if holds := !d.crowd && !d.busy && p.wholes() > 0 && p.wholes() == p.live(); holds != d.holds {
-		d.holds, d.since, d.bytes, d.other = holds, now-d.late, p.fromMembers, p.besideAll
+		d.holds, d.since, d.bytes, d.other = holds, now-d.late, p.fromMembers, p.besideMembers
 		o.first = o.first || holds && (d.word == hearsay || d.word == slow)
 	}
 	passed := now - d.late - d.since
 	if !d.holds || passed < p.tune.SlowStart || p.all.settled(now) {
 		return
 	}
-	rate, beside := float64(p.fromMembers-d.bytes)/passed.Seconds(), float64(p.besideAll-d.other)/passed.Seconds()
+	rate, beside := float64(p.fromMembers-d.bytes)/passed.Seconds(), float64(p.besideMembers-d.other)/passed.Seconds()
 	own, measured := o.rate.rate(now)
 	switch {
 	case o.first && (measured && rate >= own || !measured && rate >= p.must(now)):
 		d.word, o.first = fast, false
 	case d.word == hearsay && measured && own < p.tune.SlowHolders:
 		// They may have been slow because they had to be reached first.
-		d.word, d.since, d.bytes, d.other, o.first = unheeded, now-d.late, p.fromMembers, p.besideAll, false
+		d.word, d.since, d.bytes, d.other, o.first = unheeded, now-d.late, p.fromMembers, p.besideMembers, false
 	case !o.first && rate+beside < p.must(now):
 		d.word, d.said, o.first = slow, now, true
 	case d.word == unheeded:

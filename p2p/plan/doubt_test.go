@@ -268,3 +268,17 @@ func TestNoDoubtInACrowd(t *testing.T) {
 		}
 	}
 }
+
+// What other fills of the node get from members excuses holders, which share the
+// links with these; what they get from the origin does not.
+func TestOriginBesideIsNoExcuse(t *testing.T) {
+	for _, members := range []int64{0, 60 * mb} {
+		p := beginWhole(60)
+		p.Next(0, Room{Members: 8})
+		p.Beside(1, 60*mb, members)
+		p.Next(Defaults().SlowStart, Room{})
+		if p.Slow() != (members == 0) {
+			t.Errorf("others got %d bytes from members: holders count as slow: %v", members, p.Slow())
+		}
+	}
+}

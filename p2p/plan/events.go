@@ -34,12 +34,15 @@ func (p *Plan) Progress(now time.Duration, id ID, bytes int64) {
 	p.stall(r, false) // it may have woken up
 }
 
-// Beside tells of bytes that other fills of this node got meanwhile. Fills share
-// the node's links and take turns: one that gets little while others get much
-// has no reason to leave the swarm.
-func (p *Plan) Beside(now time.Duration, bytes int64) {
+// Beside tells of bytes that other fills of this node got meanwhile, and how many
+// of them came from members. Fills share the node's links and take turns: one
+// that gets little while others get much has no reason to leave the swarm. Where
+// all members have the whole, what others got from the origin is none: the
+// members had nothing to do with it.
+func (p *Plan) Beside(now time.Duration, bytes, members int64) {
 	p.beside.add(now, bytes)
-	p.besideAll += bytes
+	p.besideSwarm.add(now, members)
+	p.besideMembers += members
 }
 
 // Delivered tells that the next piece of a request's run arrived and was

@@ -92,7 +92,11 @@ func (p *Plan) judge(now time.Duration) {
 		return
 	}
 	all, _ := p.all.rate(now)
-	beside, _ := p.beside.rate(now)
+	others := &p.beside
+	if p.doubt.holds {
+		others = &p.besideSwarm
+	}
+	beside, _ := others.rate(now)
 	o.first = all+beside < p.hope(now)
 }
 

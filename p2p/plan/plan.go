@@ -70,24 +70,25 @@ type Plan struct {
 	coming  counts         // by members of the own zone that fetch from outside it
 	missing int
 
-	members  map[Member]*member
-	order    []*member  // members but the origin, in order of joining
-	requests []*request // in flight, oldest first
-	byID     map[ID]*request
-	lastID   ID
-	origin   origin
-	owners   owners
-	seeds    seeds
-	abroad   abroad
-	doubt    doubt
-	swarm    meter         // bytes from members other than the origin
-	all      meter         // bytes from everybody
-	beside   meter         // bytes of other fills of this node
-	peak     float64       // the most that came from members over a window, in bytes a second
-	stored   time.Duration // when the last piece came
-	trip     time.Duration // the shortest from a request to its first bytes
+	members     map[Member]*member
+	order       []*member  // members but the origin, in order of joining
+	requests    []*request // in flight, oldest first
+	byID        map[ID]*request
+	lastID      ID
+	origin      origin
+	owners      owners
+	seeds       seeds
+	abroad      abroad
+	doubt       doubt
+	swarm       meter         // bytes from members other than the origin
+	all         meter         // bytes from everybody
+	beside      meter         // bytes of other fills of this node
+	besideSwarm meter         // what members brought of it
+	peak        float64       // the most that came from members over a window, in bytes a second
+	stored      time.Duration // when the last piece came
+	trip        time.Duration // the shortest from a request to its first bytes
 
-	fromMembers, besideAll int64 // bytes that the meters swarm and beside have counted
+	fromMembers, besideMembers int64 // bytes that the meters swarm and besideSwarm have counted
 
 	weak   time.Duration // from then on Weak may name a member
 	due    time.Duration // no deadline of a request or a member passes before
@@ -147,7 +148,8 @@ func New(c Config) *Plan {
 		owners: owners{self: c.Self, key: c.Key, volunteer: c.Volunteer, stale: true},
 		seeds:  seeds{stale: true}, abroad: newAbroad(n, c.Tuning.Window),
 		swarm: newMeter(c.Tuning.Window), all: newMeter(c.Tuning.Window), beside: newMeter(c.Tuning.Window),
-		due: never, look: true, trip: tick, candidates: bitset.New(uint(n)),
+		besideSwarm: newMeter(c.Tuning.Window),
+		due:         never, look: true, trip: tick, candidates: bitset.New(uint(n)),
 	}
 	p.ties = p.rng.Uint64()
 	p.origin.rate = newMeter(c.Tuning.Window)

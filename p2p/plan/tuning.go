@@ -115,7 +115,7 @@ type Tuning struct {
 	SlowSwarm float64
 	// SlowStart is how long members that have the whole, and nobody else, may
 	// take to show that they are fast, and SlowHolders, in bytes a second, what
-	// they must reach together over it if nothing is known of the origin: 32
+	// they must reach together over it if nothing is known of the origin: 64
 	// Mbit/s. A pull that waits for longer is later than a plain one by as much,
 	// and from the origin what is true can be told soon. New connections on a LAN
 	// and to the next town take less.
@@ -168,7 +168,7 @@ func Defaults() Tuning {
 		Window:          2 * time.Second,
 		SlowSwarm:       1 << 20,
 		SlowStart:       80 * time.Millisecond,
-		SlowHolders:     4 << 20,
+		SlowHolders:     8 << 20,
 		OriginShare:     0.95,
 		StreamAhead:     8,
 	}
