@@ -30,7 +30,7 @@ func (peersCmd) Help() string {
     $ shoal peers --limit 0 | grep banned
     $ shoal peers --json | jq '.peers[] | select(.ban)'
 
-Those that are banned come first, then those with which most was traded. MEMBER is the end of the peer ID. WAY says how a member is reached: direct; inbound, over the connection that it opened, as it is behind NAT; hole-punched, where both are; relayed by another member, whose ADDRESS it is then. TRIP is the shortest time in which a connection to the member was opened: a round trip. DOWN and UP are the rates at which pieces came and went last, TAKEN and GIVEN all of them, with the number of blobs they belong to; LAST says how long ago. Members that are gone are remembered for a while. Counters start at zero with the node's process.`
+Those that are banned come first, then those with which most was traded. MEMBER is the end of the peer ID. WAY says how a member is reached: direct; inbound, over the connection that it opened, as it is behind NAT; hole-punched, where both are; relayed by another member, whose ADDRESS it is then. TRIP is the shortest time in which a connection to the member was opened: a round trip. DOWN and UP are the rates at which pieces came and went last, TAKEN and GIVEN all of them, with the number of blobs they belong to; LAST says how long ago. STATE also names those that did not answer or were slower than the registry: for a while pulls do not wait for them. Members that are gone are remembered for a while. Counters start at zero with the node's process.`
 }
 
 // Run asks the node and prints the answer.
@@ -150,13 +150,21 @@ func ago(p admin.Peer, now time.Time) string {
 	}
 }
 
-// standing says whether a member is banned, and whether it is there.
+// standing says whether a member is banned or not waited for, and whether it is
+// there.
 func standing(p admin.Peer, now time.Time) string {
+	left := func(until time.Time) time.Duration { return max(0, until.Sub(now)).Round(time.Second) }
+	there := "gone"
+	if p.Connected {
+		there = "connected"
+	}
 	switch {
 	case p.Ban != nil:
-		return fmt.Sprintf("banned until %s (%s), lied about %s", p.Ban.Until.Local().Format(time.DateTime), max(0, p.Ban.Until.Sub(now)).Round(time.Second), p.Ban.About)
-	case p.Connected:
-		return "connected"
+		return fmt.Sprintf("banned until %s (%s), lied about %s", p.Ban.Until.Local().Format(time.DateTime), left(p.Ban.Until), p.Ban.About)
+	case p.Silent.After(now):
+		return fmt.Sprintf("%s, did not answer, not waited for (%s)", there, left(p.Silent))
+	case p.Slow.After(now):
+		return fmt.Sprintf("%s, slower than the registry, not waited for (%s)", there, left(p.Slow))
 	}
-	return "gone"
+	return there
 }

@@ -16,6 +16,8 @@ import (
 
 	"shoal/cmd/shoal/internal/admin"
 	"shoal/cmd/shoal/internal/config"
+	"shoal/p2p"
+	"shoal/p2p/exchange"
 	"shoal/p2p/p2ptest"
 	"shoal/p2p/swarmkey"
 	"shoal/proxy/origin"
@@ -27,6 +29,9 @@ func TestPeersForPeople(t *testing.T) {
 	var out bytes.Buffer
 	err := printPeers(&out, glance[admin.Peers]{at: now, said: admin.Peers{Peers: []admin.Peer{
 		{Member: admin.Member{ID: "12D3KooWidle0000", Addr: "/ip4/10.0.0.2/tcp/4001/p2p/12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F/p2p-circuit", Way: "relayed"}, Connected: true},
+		{Member: admin.Member{ID: "12D3KooWlate0000"}, Connected: true, Given: admin.Traffic{Bytes: 1 << 10, Blobs: 1}, Slow: now.Add(30 * time.Second)},
+		{Member: admin.Member{ID: "12D3KooWmute0000"}, Given: admin.Traffic{Bytes: 1 << 9, Blobs: 1}, Slow: now.Add(time.Minute), Silent: now.Add(9500 * time.Millisecond)},
+		{Member: admin.Member{ID: "12D3KooWpast0000"}, Connected: true, Given: admin.Traffic{Bytes: 1 << 8, Blobs: 1}, Slow: now, Silent: now},
 		{Member: admin.Member{ID: "12D3KooWgone0000"}, Taken: admin.Traffic{Bytes: 1 << 20, Blobs: 1, Rate: 1 << 20, Last: now.Add(-time.Hour)}},
 		{
 			Member: admin.Member{ID: "12D3KooWbusy0000", Addr: "/ip6/fd00::1/tcp/4001", Zone: "attic", Way: "direct"}, Connected: true, RoundTrip: 0.00123,
@@ -35,15 +40,18 @@ func TestPeersForPeople(t *testing.T) {
 		},
 		{Member: admin.Member{ID: "12D3KooWliar0000"}, Ban: &admin.Ban{About: "piece 3 of sha256:ab", Until: now.Add(10 * time.Minute)}},
 		{Member: admin.Member{ID: "12D3KooWidle0001", Addr: "/dns4/node7/tcp/4001"}, Connected: true},
-	}}}, 4)
+	}}}, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `3 members connected, 2 gone, 1 banned
+	want := `5 members connected, 3 gone, 1 banned
 MEMBER    ADDRESS         WAY      ZONE   TRIP   DOWN      UP      TAKEN     GIVEN     LAST    STATE
 liar0000  -               -        -      -      -         -       -         -         -       banned until 2026-01-02 03:14:05 (10m0s), lied about piece 3 of sha256:ab
 busy0000  [fd00::1]:4001  direct   attic  1.2ms  100MiB/s  5KiB/s  2GiB (7)  3MiB (1)  now     connected
 gone0000  -               -        -      -      1MiB/s    -       1MiB (1)  -         1h0m0s  gone
+late0000  -               -        -      -      -         -       -         1KiB (1)  -       connected, slower than the registry, not waited for (30s)
+mute0000  -               -        -      -      -         -       -         512B (1)  -       gone, did not answer, not waited for (10s)
+past0000  -               -        -      -      -         -       -         256B (1)  -       connected
 idle0000  10.0.0.2:4001   relayed  -      -      -         -       -         -         -       connected
 1 more: --limit 0 shows all
 `
@@ -53,6 +61,14 @@ idle0000  10.0.0.2:4001   relayed  -      -      -         -       -         -  
 	out.Reset()
 	if err := printPeers(&out, glance[admin.Peers]{}, 50); err != nil || out.String() != "0 members connected, 0 gone, 0 banned\n" {
 		t.Errorf("alone: %q %v", out.String(), err)
+	}
+}
+
+func TestWhoIsNotWaitedForIsShown(t *testing.T) {
+	slow, silent := time.Unix(1, 0), time.Unix(2, 0)
+	p := peerOf(p2p.Known{Trade: exchange.Trade{Slow: slow, Silent: silent}})
+	if p.Slow != slow || p.Silent != silent || p.Connected || p.Ban != nil {
+		t.Errorf("%+v", p)
 	}
 }
 

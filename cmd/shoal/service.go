@@ -326,19 +326,25 @@ func (s *service) status() admin.Status {
 func (s *service) peers() []admin.Peer {
 	peers := []admin.Peer{}
 	for _, k := range s.node.Known() {
-		p := admin.Peer{
-			Member: admin.Member{ID: k.Peer.String(), Zone: k.Zone, Way: k.Way}, Version: k.Version, Connected: k.Addr != nil,
-			RoundTrip: k.Trade.RoundTrip.Seconds(), Taken: admin.Traffic(k.Trade.Taken), Given: admin.Traffic(k.Trade.Given),
-		}
-		if p.Connected {
-			p.Addr = k.Addr.String()
-		}
-		if ban := k.Trade.Ban; ban != nil {
-			p.Ban = &admin.Ban{About: ban.Why, Until: ban.Until}
-		}
-		peers = append(peers, p)
+		peers = append(peers, peerOf(k))
 	}
 	return peers
+}
+
+// peerOf is a member as the admin endpoint shows it.
+func peerOf(k p2p.Known) admin.Peer {
+	p := admin.Peer{
+		Member: admin.Member{ID: k.Peer.String(), Zone: k.Zone, Way: k.Way}, Version: k.Version, Connected: k.Addr != nil,
+		RoundTrip: k.Trade.RoundTrip.Seconds(), Taken: admin.Traffic(k.Trade.Taken), Given: admin.Traffic(k.Trade.Given),
+		Slow: k.Trade.Slow, Silent: k.Trade.Silent,
+	}
+	if p.Connected {
+		p.Addr = k.Addr.String()
+	}
+	if ban := k.Trade.Ban; ban != nil {
+		p.Ban = &admin.Ban{About: ban.Why, Until: ban.Until}
+	}
+	return p
 }
 
 // addrs returns the addresses by which others can join this node.

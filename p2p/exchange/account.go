@@ -32,6 +32,9 @@ type Trade struct {
 	// zero if none was.
 	RoundTrip time.Duration
 	Ban       *penalty.Penalty // nil if there is none
+	// Slow and Silent are until when nobody waits for it, because it was slower
+	// than a registry or did not answer; zero if it is not so.
+	Slow, Silent time.Time
 }
 
 // Flow is what went in one direction.
@@ -45,8 +48,8 @@ type Flow struct {
 }
 
 // Trades lists the members that this one met on the piece channel, connected
-// to or banned, in no order. Those met longest ago are forgotten beyond maxMet;
-// a ban is not.
+// to, banned or not waited for, in no order. Those met longest ago are forgotten
+// beyond maxMet; a ban is not.
 func (x *Exchange) Trades() []Trade {
 	trades := make(map[peer.ID]Trade)
 	for _, id := range x.met.met.Keys() {
@@ -59,10 +62,16 @@ func (x *Exchange) Trades() []Trade {
 		t.RoundTrip = shorter(t.RoundTrip, trip)
 		trades[id] = t
 	}
-	for _, p := range x.bans.Running(time.Now()) {
-		t := trades[p.Member]
-		t.Ban = &p
-		trades[p.Member] = t
+	for box, note := range map[*penalty.Box]func(*Trade, penalty.Penalty){
+		x.bans:   func(t *Trade, p penalty.Penalty) { t.Ban = &p },
+		x.slow:   func(t *Trade, p penalty.Penalty) { t.Slow = p.Until },
+		x.silent: func(t *Trade, p penalty.Penalty) { t.Silent = p.Until },
+	} {
+		for _, p := range box.Running(time.Now()) {
+			t := trades[p.Member]
+			note(&t, p)
+			trades[p.Member] = t
+		}
 	}
 	all := make([]Trade, 0, len(trades))
 	for id, t := range trades {

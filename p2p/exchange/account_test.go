@@ -77,6 +77,13 @@ func TestTrades(t *testing.T) {
 			t.Errorf("ban %+v, want one about %s", ban, about)
 		}
 	}
+	m.slow.Add("slow", time.Now())
+	m.silent.Add("silent", time.Now())
+	for _, tr := range m.Trades() {
+		if !tr.Slow.IsZero() != (tr.Peer == "slow") || !tr.Silent.IsZero() != (tr.Peer == "silent") {
+			t.Errorf("%s: slow until %v, silent until %v", tr.Peer, tr.Slow, tr.Silent)
+		}
+	}
 	if m.met.know("never met") {
 		t.Error("who is banned is met")
 	}

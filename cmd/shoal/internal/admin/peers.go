@@ -9,7 +9,7 @@ type Peers struct {
 }
 
 // Peer is a member that the node is connected to, traded with since its start,
-// or banned.
+// banned, or not waited for.
 type Peer struct {
 	Member
 	Version   string `json:"version,omitempty"`
@@ -19,6 +19,10 @@ type Peer struct {
 	Taken     Traffic `json:"taken"` // from it
 	Given     Traffic `json:"given"` // to it
 	Ban       *Ban    `json:"ban,omitempty"`
+	// Slow and Silent are until when nobody waits for it, because it was slower
+	// than a registry or did not answer.
+	Slow   time.Time `json:"slow_until,omitzero"`
+	Silent time.Time `json:"silent_until,omitzero"`
 }
 
 // Traffic is what went in one direction.
