@@ -81,6 +81,7 @@ type turn struct {
 	most       int // as room was told
 	flying     int
 	hungry     bool
+	declined   bool // when it might have begun more; it looks again by itself
 }
 
 func newTurns() *turns { return &turns{queues: make(map[string][]*turn)} }
@@ -138,7 +139,7 @@ func (t *turn) begun(now time.Time, n, reserved int, hungry bool) {
 	t.turns.mu.Lock()
 	defer t.turns.mu.Unlock()
 	t.flying -= reserved - n
-	t.hungry = hungry
+	t.hungry, t.declined = hungry, n < reserved
 	if n > 0 {
 		t.alive.Store(now.UnixNano())
 	}
@@ -220,12 +221,13 @@ func places(queue []*turn, now time.Time) []place {
 }
 
 // wake wakes the first fill of a queue but one that would ask and may; when that
-// has taken what it wants, it wakes the next. ts.mu is held.
+// has taken what it wants, it wakes the next. Those that hold a place and are not
+// ready to ask would wake each other all the time. ts.mu is held.
 func (ts *turns) wake(now time.Time, repository string, but *turn) {
 	queue := ts.queues[repository]
 	ps := places(queue, now)
 	for i, t := range queue {
-		if t != but && t.hungry && share(ps, i, t.most) > 0 {
+		if t != but && t.hungry && !t.declined && share(ps, i, t.most) > 0 {
 			select {
 			case t.awake <- struct{}{}:
 			default:

@@ -275,6 +275,29 @@ func TestTurnsWake(t *testing.T) {
 	woken(2)
 }
 
+// TestTurnsLeaveAloneWhoIsNotReady: fills that hold their places for later do
+// not wake each other.
+func TestTurnsLeaveAloneWhoIsNotReady(t *testing.T) {
+	ts := newTurns()
+	now := time.Unix(1e9, 0)
+	first, second, third := ts.next(), ts.next(), ts.next()
+	take := func(q *turn, begin int, hungry bool) {
+		n := q.room(now, named("a"), 2, false)
+		q.begun(now, min(begin, n), n, hungry)
+	}
+	take(first, 0, true)
+	take(second, 0, true)
+	take(third, 0, true)
+	if len(first.awake)+len(second.awake) > 0 {
+		t.Error("one that has declined was woken")
+	}
+	take(first, 2, true) // it is ready now
+	first.ended(now)
+	if len(first.awake) != 1 {
+		t.Error("one that would ask was not woken")
+	}
+}
+
 // TestTurnsExpectWhoStartedFirst although others look sooner.
 func TestTurnsExpectWhoStartedFirst(t *testing.T) {
 	bubble(t, origintest.Options{Latency: time.Second}, func(m *member, r *origintest.Registry, src func(string) blob.Source) {
