@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -66,7 +67,7 @@ func (d *driver) examine(ctx context.Context, sender peer.ID, first int, p pledg
 				return nil, &wrongPiece{first + k, "voucher", err}
 			}
 		case pledge.Linked && chain.signer == "":
-			if err := p.chain.CheckChain(d.want); err != nil {
+			if err := d.chains.check(d.want, *p.chain); err != nil {
 				return nil, &wrongPiece{blobcache.ChainPiece, "voucher", err}
 			}
 			chain = b
@@ -133,7 +134,8 @@ func (d *driver) store(r run, i int, data []byte) error {
 // chains are those that a fill has fetched because pieces were said to agree
 // with them.
 type chains struct {
-	mu      sync.Mutex // held while one is fetched, so that each is fetched once
+	signed  atomic.Pointer[statement.Voucher] // was checked last, and is its signer's
+	mu      sync.Mutex                        // held while one is fetched, so that each is fetched once
 	unfit   map[[sha256.Size]byte]error
 	fetched map[peer.ID]int // by signer
 }
@@ -141,6 +143,18 @@ type chains struct {
 // maxChains bounds the chains that are fetched because one member vouches for
 // them. There is one of a blob.
 const maxChains = 2
+
+// check is CheckChain of a voucher that comes with every answer.
+func (c *chains) check(d blob.Descriptor, v statement.Voucher) error {
+	if signed := c.signed.Load(); signed != nil && *signed == v {
+		return nil
+	}
+	err := v.CheckChain(d)
+	if err == nil {
+		c.signed.Store(&v)
+	}
+	return err
+}
 
 // underChain has the fill go by the chain that pieces of the sender are said to
 // agree with. It returns why it does not.
