@@ -28,9 +28,11 @@ const (
 	announcers = 4
 	// growthCheck is how often the size of the routing table is looked at.
 	growthCheck = time.Second
-	// announceLatest is how long a new blob waits for the fills of this node to
-	// end. In a crowd of twelve nodes and ten layers announcements, and what they
-	// asked of others, took a sixth of the processor time.
+	// announceLatest is how long a new blob waits for fills to end, those of this
+	// node and those of members that follow it. In a crowd of twelve nodes and ten
+	// layers announcements, and what they asked of others, took a sixth of the
+	// processor time; when each node waited for its own fills only, the first to
+	// end took it from the last.
 	announceLatest = 10 * time.Second
 	// fillsCheck is how often is looked whether they have ended: members wait
 	// longer for one that a lookup names.
@@ -38,8 +40,8 @@ const (
 )
 
 // mayWait reports whether a blob that came some time ago need not be announced
-// yet: fills run that need the processors, and every member asks this node
-// without having heard of it.
+// yet: fills run here or at members that follow them, which need the processors,
+// and every member asks this node without having heard of it.
 func mayWait(since time.Duration, fills, connected int) bool {
 	return fills > 0 && connected <= exchange.MaxNear && since < announceLatest
 }
@@ -140,6 +142,11 @@ func (a *announcer) wake() {
 	}
 }
 
+// due is take, as things are.
+func (a *announcer) due(now time.Time) (names []cid.Cid, gone []multihash.Multihash) {
+	return a.take(now, len(a.n.Fills())+a.n.exchange.Followed(), a.n.Peers())
+}
+
 // take returns what there is to do while so many fills run and members are
 // connected: names to announce now, and to renew no longer.
 func (a *announcer) take(now time.Time, fills, connected int) (names []cid.Cid, gone []multihash.Multihash) {
@@ -190,7 +197,7 @@ func (a *announcer) run(ctx context.Context) error {
 	defer wg.Wait()
 	slots := make(chan struct{}, announcers)
 	for {
-		fresh, gone := a.take(time.Now(), len(a.n.Fills()), a.n.Peers())
+		fresh, gone := a.due(time.Now())
 		for _, name := range fresh {
 			select {
 			case slots <- struct{}{}:

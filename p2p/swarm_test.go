@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"shoal/blobcache/blob"
 	"shoal/p2p/exchange"
 	"shoal/p2p/swarmkey"
 )
@@ -237,6 +238,32 @@ func TestNewBlobsWaitForFills(t *testing.T) {
 			}
 		})
 	}
+}
+
+// silentOrigin never answers.
+type silentOrigin struct{}
+
+func (silentOrigin) Open(ctx context.Context, _ blob.Descriptor, _ blob.Range) (*blob.Stream, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestNewBlobsWaitForFillsOfOthers: who is done first leaves the processors to
+// those that still fill what it has.
+func TestNewBlobsWaitForFillsOfOthers(t *testing.T) {
+	key := swarmkey.New()
+	a, _ := start(t, testOptions(t, key))
+	b, stop := start(t, testOptions(t, key, a))
+	<-b.JoinTried()
+	go b.Fetch(t.Context(), blob.Descriptor{Digest: digest.FromString("slow"), Size: 4}, silentOrigin{}) //nolint:errcheck // it ends with b
+	eventually(t, "b does not follow", func() bool { return a.exchange.Followed() == 1 })
+	put(t, a.s.Cache, "new")
+	eventually(t, "not known", func() bool { return a.announcer.count() == 1 })
+	if names, _ := a.announcer.due(time.Now()); len(names) > 0 || !a.announcer.holds() {
+		t.Error("announced while a member fills")
+	}
+	stop()
+	eventually(t, "not announced", func() bool { return !a.announcer.holds() })
 }
 
 func TestEvictedBlobsAreNotRenewed(t *testing.T) {

@@ -136,6 +136,9 @@ func TestFollowersHearOfTheWhole(t *testing.T) {
 	l := m.line(holder)
 	l.send(wire.FrameFollow, 7, wire.AppendFollow(nil, reg.d.Digest, reg.d.Size))
 	l.expect(wire.FrameNone, 7)
+	if n := holder.Followed(); n != 1 {
+		t.Errorf("%d blobs are followed", n)
+	}
 	holder.mustPull(data, reg.src)
 	for whole := false; !whole; {
 		head, body := l.next()
@@ -147,6 +150,8 @@ func TestFollowersHearOfTheWhole(t *testing.T) {
 			whole = info.Whole
 		}
 	}
+	l.send(wire.FrameLeave, 7, nil)
+	eventually(t, "still followed", func() bool { return holder.Followed() == 0 })
 }
 
 func TestFollowersAreBounded(t *testing.T) {

@@ -162,6 +162,13 @@ func (fs *followers) of(d digest.Digest) []Holder {
 	return all
 }
 
+// Followed returns how many blobs members follow here: they fill them.
+func (x *Exchange) Followed() int {
+	x.followers.mu.Lock()
+	defer x.followers.mu.Unlock()
+	return len(x.followers.blobs)
+}
+
 func (f *follower) wake() {
 	select {
 	case f.woken <- struct{}{}:
