@@ -74,6 +74,7 @@ func (j *joiner) run(ctx context.Context) {
 // keep joins a target again and again, and calls tried after the first attempt,
 // or when that takes too long: a name server may.
 func (j *joiner) keep(ctx context.Context, t target, tried func()) {
+	defer tried() // also if ctx ended before it began
 	defer time.AfterFunc(dialTimeout, tried).Stop()
 	wait := rejoinFirst
 	for ctx.Err() == nil {

@@ -520,6 +520,27 @@ func TestMemberThatComesBack(t *testing.T) {
 	eventually(t, "no new hello", func() bool { return piecesOf() == fmt.Sprint(second.pieceAddrs()) })
 }
 
+// TestNodeThatEndsBeforeItJoined: nothing waits for a try that is not made.
+func TestNodeThatEndsBeforeItJoined(t *testing.T) {
+	key := swarmkey.New()
+	first, _ := start(t, testOptions(t, key))
+	n, err := New(testOptions(t, key, first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = n.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	j := newJoiner(n)
+	ended := make(chan struct{})
+	go func() { defer close(ended); j.run(ctx) }()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for what it never tried")
+	}
+}
+
 func TestCallsAfterTheEnd(t *testing.T) {
 	n, stop := start(t, testOptions(t, swarmkey.New()))
 	stop()
