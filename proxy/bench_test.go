@@ -21,17 +21,17 @@ import (
 
 // benchServer serves a cache that holds content, on loopback, and returns the
 // path of each of it by name.
-func benchServer(b *testing.B, content ...[]byte) (handler http.Handler, digests []digest.Digest) {
-	b.Helper()
-	c, err := blobcache.Open(b.TempDir(), blobcache.Options{})
+func benchServer(tb testing.TB, content ...[]byte) (handler http.Handler, digests []digest.Digest) {
+	tb.Helper()
+	c, err := blobcache.Open(tb.TempDir(), blobcache.Options{})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.Cleanup(func() { _ = c.Close() })
+	tb.Cleanup(func() { _ = c.Close() })
 	for _, data := range content {
 		d := blob.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
-		if err := c.Put(b.Context(), d, bytes.NewReader(data)); err != nil {
-			b.Fatal(err)
+		if err := c.Put(tb.Context(), d, bytes.NewReader(data)); err != nil {
+			tb.Fatal(err)
 		}
 		digests = append(digests, d.Digest)
 	}
@@ -39,12 +39,12 @@ func benchServer(b *testing.B, content ...[]byte) (handler http.Handler, digests
 		Upstreams: []string{"http://hub.test"}, MaxAge: []origin.TagAge{{Pattern: "library/*:*", Age: time.Hour}},
 	}}})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.Cleanup(upstream.Close)
+	tb.Cleanup(upstream.Close)
 	p, err := New(Options{Cache: c, Origin: upstream})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p, digests
 }

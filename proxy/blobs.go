@@ -167,13 +167,13 @@ func (x *exchange) flush() {
 func (x *exchange) sink(source string) *sink {
 	counter := x.metrics.served.WithLabelValues(source)
 	x.seenFrom(origins[source])
-	return &sink{w: x.w, onWrite: func(n int64, since time.Time) {
+	return &sink{w: x.w, onWrite: func(n int64, since, until time.Time) {
 		if x.sent == 0 && n > 0 {
-			x.metrics.firstByte.Observe(time.Since(x.start).Seconds())
+			x.metrics.firstByte.Observe(until.Sub(x.start).Seconds())
 		}
 		x.sent += n
 		counter.Add(float64(n))
-		x.seenWrite(n, since)
+		x.seenWrite(n, since, until)
 	}}
 }
 

@@ -31,27 +31,32 @@ func (x *exchange) see() {
 	if x.pulls == nil || x.req.Kind != request.Manifest && x.req.Kind != request.Blob {
 		return
 	}
-	x.seen = &pull.Request{
-		Client: clientName(x.r), Repository: x.named, Tag: x.req.Tag, Digest: x.req.Digest,
-		Manifest: x.req.Kind == request.Manifest, Head: x.r.Method == http.MethodHead, Begun: x.start, Source: pull.FromFill,
-	}
-	x.pulls.Begin(x.seen)
+	q := x.pulls.Request()
+	q.Client, q.Repository, q.Tag, q.Digest = asker(x.r), x.named, x.req.Tag, x.req.Digest
+	q.Manifest, q.Head = x.req.Kind == request.Manifest, x.r.Method == http.MethodHead
+	q.Begun, q.Source = x.start, pull.FromFill
+	x.seen = q
+	x.pulls.Begin(q)
 }
 
-// clientName is the client's address and the first word of what it calls itself.
-func clientName(r *http.Request) string {
+// asker is who has sent r.
+func asker(r *http.Request) pull.Asker {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		host = r.RemoteAddr
 	}
-	agent, _, _ := strings.Cut(r.UserAgent(), " ")
+	all := r.UserAgent()
+	agent, _, _ := strings.Cut(all, " ")
 	agent = strings.Map(func(c rune) rune {
 		if c <= ' ' || c > '~' {
 			return -1
 		}
 		return c
 	}, agent[:min(len(agent), maxAgent)])
-	return strings.TrimSpace(host + " " + agent)
+	if len(all) > 4*maxAgent {
+		agent = strings.Clone(agent) // what is kept of it does not keep all
+	}
+	return pull.Asker{Address: host, Agent: agent}
 }
 
 // seenFrom notes where the bytes of the answer come from.
@@ -87,19 +92,18 @@ func (x *exchange) seenNames(m *manifest.Manifest) {
 	}
 }
 
-// seenWrite notes that n bytes went out that were on their way since a time.
-func (x *exchange) seenWrite(n int64, since time.Time) {
+// seenWrite notes that n bytes went out that were on their way between two times.
+func (x *exchange) seenWrite(n int64, since, until time.Time) {
 	if x.seen == nil {
 		return
 	}
-	now := time.Now()
 	if x.seen.Writing == nil {
 		x.seen.Writing = new(trace.Series)
 	}
 	if n > 0 && x.seen.First.IsZero() {
-		x.seen.First = now
+		x.seen.First = until
 	}
-	x.seen.Writing.AddSpan(since.Sub(x.start), now.Sub(x.start))
+	x.seen.Writing.AddSpan(since.Sub(x.start), until.Sub(x.start))
 }
 
 // seenOff tells the recorder that the request was answered, or of what that failed.
@@ -122,5 +126,6 @@ func (x *exchange) seenOff(ctx context.Context, err error) {
 			q.Status = f.status
 		}
 	}
+	x.seen = nil // it is the recorder's now
 	x.pulls.End(q)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"shoal/blobcache/blob"
 	"shoal/proxy/pull"
@@ -99,6 +100,47 @@ func TestClientsThatLeaveAreReported(t *testing.T) {
 			r.t.Errorf("%v", got[0].Waits)
 		}
 	})
+}
+
+// That requests are recorded costs no allocation, however often the same is asked for.
+func TestRecordingDoesNotAllocate(t *testing.T) {
+	m := benchManifest()
+	handler, digests := benchServer(t, random(1, 8*blob.PieceSize), m)
+	for _, request := range []string{
+		"GET blobs/" + digests[0].String(), "HEAD blobs/" + digests[0].String(), "HEAD manifests/" + digests[1].String(),
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		r, err := http.NewRequestWithContext(t.Context(), method, "/v2/library/x/"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.RemoteAddr = "127.0.0.1:1"
+		r.Header.Set("User-Agent", "docker/28.5.2 go/go1.25.3")
+		w := &plainWriter{header: http.Header{}}
+		allocs := func(recorder *pull.Recorder) float64 {
+			handler.(*Proxy).pulls = recorder
+			for range 20 { // the first ones are kept
+				handler.ServeHTTP(w, r)
+			}
+			return testing.AllocsPerRun(200, func() { handler.ServeHTTP(w, r) })
+		}
+		off, on := allocs(nil), allocs(pull.NewRecorder(func(pull.Report) {}))
+		if on > off || w.status != http.StatusOK {
+			t.Errorf("%s: %v allocations instead of %v, status %d", request, on, off, w.status)
+		}
+	}
+}
+
+// What is kept of a long User-Agent does not keep all of it in memory.
+func TestAskerIsShort(t *testing.T) {
+	agent := "docker/28.5.2 " + strings.Repeat("x", maxHeaderBytes)
+	got := asker(&http.Request{RemoteAddr: "10.0.0.1:5", Header: http.Header{"User-Agent": {agent}}})
+	if got.String() != "10.0.0.1 docker/28.5.2" {
+		t.Errorf("%q", got)
+	}
+	if unsafe.StringData(got.Agent) == unsafe.StringData(agent) {
+		t.Error("it is a part of the header")
+	}
 }
 
 // A cached blob without and with its request being recorded: what that costs.

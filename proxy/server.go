@@ -64,22 +64,23 @@ func suitBuffer(ctx context.Context, c net.Conn) context.Context {
 
 // sink is the body of one response on its way to the client. It moves the
 // write deadline on with every chunk and tells onWrite what went out, and since when
-// it was on its way. It wraps
+// and until when it was on its way. It wraps
 // the copy, not the ResponseWriter, so that net/http still sees the file behind
 // an io.LimitedReader and sends it by sendfile.
 type sink struct {
 	w       http.ResponseWriter
-	onWrite func(n int64, since time.Time)
+	onWrite func(n int64, since, until time.Time)
 }
 
 // Write is of io.Writer.
 func (s *sink) Write(b []byte) (n int, err error) {
+	now := time.Now()
 	for n < len(b) && err == nil {
 		var m int
-		begun := s.extend()
+		s.extend(now)
 		m, err = s.w.Write(b[n:min(n+writeChunk, len(b))])
 		n += m
-		s.onWrite(int64(m), begun)
+		now = s.wrote(int64(m), now)
 	}
 	return n, clientError(err)
 }
@@ -96,13 +97,14 @@ func (s *sink) ReadFrom(src io.Reader) (n int64, err error) {
 	if !ok {
 		limited = &io.LimitedReader{R: src, N: 1<<63 - 1}
 	}
+	now := time.Now()
 	for limited.N > 0 {
 		chunk := &io.LimitedReader{R: limited.R, N: min(writeChunk, limited.N)}
-		begun := s.extend()
+		s.extend(now)
 		m, err := to.ReadFrom(chunk)
 		n += m
 		limited.N -= m
-		s.onWrite(m, begun)
+		now = s.wrote(m, now)
 		if err != nil || chunk.N > 0 { // chunk.N > 0: src has ended
 			return n, clientError(err)
 		}
@@ -123,10 +125,16 @@ func clientError(err error) error {
 	return err
 }
 
-// extend moves the write deadline, and returns the time. A ResponseWriter without
-// deadlines, as in tests, has nobody to wait for.
-func (s *sink) extend() time.Time {
+// wrote tells onWrite of a chunk that was on its way since a time, and returns the
+// time.
+func (s *sink) wrote(n int64, since time.Time) time.Time {
 	now := time.Now()
-	_ = http.NewResponseController(s.w).SetWriteDeadline(now.Add(writePatience))
+	s.onWrite(n, since, now)
 	return now
+}
+
+// extend moves the write deadline. A ResponseWriter without deadlines, as in tests,
+// has nobody to wait for.
+func (s *sink) extend(now time.Time) {
+	_ = http.NewResponseController(s.w).SetWriteDeadline(now.Add(writePatience))
 }

@@ -143,7 +143,7 @@ func (brokenWriter) ReadFrom(io.Reader) (int64, error) {
 }
 
 func TestClientsThatLeaveAreNoNews(t *testing.T) {
-	s := &sink{w: brokenWriter{httptest.NewRecorder()}, onWrite: func(int64, time.Time) {}}
+	s := &sink{w: brokenWriter{httptest.NewRecorder()}, onWrite: func(int64, time.Time, time.Time) {}}
 	_, err := io.CopyN(s, strings.NewReader("body"), 4)
 	if !errors.Is(err, errClient) || !errors.Is(err, syscall.ECONNRESET) || gravity(err) != slog.LevelDebug {
 		t.Errorf("%v is logged as %v", err, gravity(err))

@@ -29,6 +29,9 @@ func TestSeries(t *testing.T) {
 	if s.Total() != 15 {
 		t.Errorf("total %d", s.Total())
 	}
+	if s.Reset(); s != (Series{}) {
+		t.Errorf("%v in %v after a reset", s.sums, s.Width())
+	}
 }
 
 func TestSeriesOfTime(t *testing.T) {

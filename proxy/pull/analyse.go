@@ -57,7 +57,7 @@ func Analyse(p *Pull, fill func(digest.Digest) *trace.Fill) Report {
 	a.wait()
 	r := Report{
 		Summary: Summary{
-			Version: Version, Image: p.image(), Platform: p.platform(), Client: p.Client,
+			Version: Version, Image: p.image(), Platform: p.platform(), Client: p.Client.String(),
 			Began: p.Begun, Seconds: a.length.Seconds(), Result: OK,
 		},
 		Rows: rows, Zones: []Zone{}, Sources: []Source{},

@@ -34,6 +34,7 @@ package pull
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -64,10 +65,16 @@ const (
 	Past      Origin = "past" // from the registry, past the cache
 )
 
+// Asker is a client: an address and the first word of what it calls itself.
+type Asker struct{ Address, Agent string }
+
+// String is both, as reports have it.
+func (a Asker) String() string { return strings.TrimSpace(a.Address + " " + a.Agent) }
+
 // Request is a request for a manifest or a blob, and its answer. It belongs to the
 // goroutine that answers it, from Recorder.Begin to Recorder.End.
 type Request struct {
-	Client     string
+	Client     Asker
 	Repository string // registry and name
 	Tag        string // empty if it was asked for by digest
 	// Digest is what was asked for, or what the tag is.
@@ -80,7 +87,7 @@ type Request struct {
 	From, Sent          int64     // of it went out: the offset, and how much
 	Source              Origin
 	// Writing is the time, in nanoseconds since Begun, in which bytes were on their
-	// way to the client, and it did not take more of them; nil if none went out.
+	// way to the client, and it did not take more of them; empty, or nil, if none went out.
 	Writing *trace.Series
 	Status  int
 	Err     string // why it failed; empty if it did not
@@ -118,7 +125,7 @@ const (
 // Pull is a pull that is open, or has ended. It belongs to its Recogniser until
 // then.
 type Pull struct {
-	Client     string
+	Client     Asker
 	Repository string
 	Tag        string
 	Digest     digest.Digest // that it began with
@@ -195,8 +202,8 @@ func (p *Pull) name(q *Request) {
 	}
 }
 
-// add puts an answered request into its row.
-func (p *Pull) add(q *Request) {
+// add puts an answered request into its row, and tells whether that keeps it.
+func (p *Pull) add(q *Request) (kept bool) {
 	kind := p.named[q.Digest]
 	switch {
 	case q.Manifest && q.Head:
@@ -222,16 +229,25 @@ func (p *Pull) add(q *Request) {
 	}
 	w := p.rows[i]
 	w.size = max(w.size, q.Size)
-	if w.count++; len(w.requests) < maxRequests {
-		w.requests = append(w.requests, q)
-	} else { // the last one stands for all that follow
-		last := *w.requests[maxRequests-1]
-		last.Ended, last.Sent, last.Status, last.Err, last.Left = q.Ended, last.Sent+q.Sent, q.Status, q.Err, q.Left
-		w.requests[maxRequests-1] = &last
-	}
 	if q.Ended.After(p.last) {
 		p.last = q.Ended
 	}
+	return w.add(q)
+}
+
+// add takes an answered request in, and tells whether it keeps it.
+func (w *row) add(q *Request) (kept bool) {
+	if w.count++; w.count <= maxRequests {
+		w.requests = append(w.requests, q)
+		return true
+	}
+	last := w.requests[maxRequests-1]
+	if w.count == maxRequests+1 { // from now on it stands for all that follow, in this pull alone
+		own := *last
+		last, w.requests[maxRequests-1] = &own, &own
+	}
+	last.Ended, last.Sent, last.Status, last.Err, last.Left = q.Ended, last.Sent+q.Sent, q.Status, q.Err, q.Left
+	return false
 }
 
 // whole tells whether all that was asked for went out.

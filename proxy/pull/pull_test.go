@@ -30,7 +30,7 @@ type ask struct {
 // linux/386; child names config, layer1 and layer2, other config2 and layer2.
 func (a ask) request() *Request {
 	method, what, _ := strings.Cut(a.what, " ")
-	q := &Request{Client: "10.0.0.1 docker/28", Repository: "docker.io/library/app", Head: method == "HEAD", Begun: at(a.from), Source: FromFill, Digest: d(what)}
+	q := &Request{Client: Asker{"10.0.0.1", "docker/28"}, Repository: "docker.io/library/app", Head: method == "HEAD", Begun: at(a.from), Source: FromFill, Digest: d(what)}
 	switch what {
 	case "tag":
 		q.Manifest, q.Tag, q.Digest = true, "1", ""
@@ -65,6 +65,14 @@ func (a ask) answer(q *Request) {
 	}
 }
 
+// reuse writes over a request that is not needed any more, as its next user does: no
+// report may show it.
+func reuse(spare *Request) {
+	if spare != nil {
+		*spare = Request{Client: Asker{Agent: "somebody else"}, Digest: d("other"), Begun: t0.Add(-time.Hour), Size: -1, Sent: -1, Err: "reused"}
+	}
+}
+
 // play has a Recogniser see all requests, in order of time, and look for pulls that
 // have ended every second, for a minute more.
 func play(asks ...ask) []*Pull {
@@ -81,7 +89,7 @@ func play(asks ...ask) []*Pull {
 		}
 		events = append(events,
 			event{at(a.from), func(r *Recogniser) { r.Begin(q) }},
-			event{at(a.to), func(r *Recogniser) { a.answer(q); r.End(q) }})
+			event{at(a.to), func(r *Recogniser) { a.answer(q); reuse(r.End(q)) }})
 		if at(a.to).After(last) {
 			last = at(a.to)
 		}
@@ -120,7 +128,7 @@ func TestRecognise(t *testing.T) {
 	part := func(from, sent int64, left bool) func(*Request) {
 		return func(q *Request) { q.Size, q.From, q.Sent, q.Left = 100, from, sent, left }
 	}
-	client := func(name string) func(*Request) { return func(q *Request) { q.Client = name } }
+	client := func(name string) func(*Request) { return func(q *Request) { q.Client.Agent = name } }
 	elsewhere := func(q *Request) { q.Repository = "docker.io/library/b" }
 	for _, tt := range []struct {
 		name string
@@ -135,6 +143,14 @@ func TestRecognise(t *testing.T) {
 			{60, 400, "GET layer1", nil},
 			{61, 1000, "GET layer2", nil},
 		}, "app:1 linux/amd64 ok 1000ms origin: tag index manifest config layer layer"},
+		{"a client that looks once more while it pulls", []ask{
+			{0, 10, "HEAD tag", nil},
+			{20, 30, "GET index", nil},
+			{32, 35, "HEAD tag", nil},
+			{36, 39, "HEAD tag", nil},
+			{40, 50, "GET child", nil},
+			{60, 1000, "GET layer1", nil},
+		}, "app:1 linux/amd64 ok 1000ms origin: tag index manifest layer"},
 		{"containerd, which fetches the manifests and configs of all platforms", []ask{
 			{0, 10, "HEAD tag", nil},
 			{20, 30, "GET index", nil},
@@ -205,11 +221,11 @@ func TestLimits(t *testing.T) {
 	r := NewRecogniser()
 	var ended []*Pull
 	for i := range MaxOpen + 10 {
-		q := &Request{Client: fmt.Sprint(i), Repository: "a", Digest: d("x"), Begun: at(i), Status: 200}
+		q := &Request{Client: Asker{Agent: fmt.Sprint(i)}, Repository: "a", Digest: d("x"), Begun: at(i), Status: 200}
 		r.Begin(q)
 		ended = append(ended, r.Ended(at(i))...)
 	}
-	if len(r.open) != MaxOpen || len(ended) != 10 || ended[0].Client != "0" {
+	if len(r.open) != MaxOpen || len(ended) != 10 || ended[0].Client.Agent != "0" {
 		t.Errorf("%d are open, %d have ended", len(r.open), len(ended))
 	}
 	p := newPull(&Request{Begun: t0})
@@ -246,5 +262,85 @@ func TestTooLate(t *testing.T) {
 	ask{0, 10, "GET layer1", nil}.answer(q)
 	if r.End(q); len(over[0].rows) > 0 || len(r.Close()) > 0 {
 		t.Error("what was told has changed")
+	}
+}
+
+// To record costs no memory once a row tells no more requests apart: the Recogniser
+// gives them back.
+func TestRecordingDoesNotAllocate(t *testing.T) {
+	for _, what := range []string{"GET layer1", "HEAD tag", "HEAD layer1"} {
+		a := ask{0, 10, what, nil}
+		asked, answered := a.request(), a.request()
+		a.answer(answered)
+		r := NewRecogniser()
+		become := func(q, other *Request) {
+			pulls := q.pulls
+			*q = *other
+			q.pulls = pulls
+		}
+		record := func(q *Request) (spare *Request) {
+			become(q, asked)
+			r.Begin(q)
+			become(q, answered)
+			return r.End(q)
+		}
+		for range maxRequests {
+			record(&Request{})
+		}
+		spare := record(&Request{})
+		if got := testing.AllocsPerRun(100, func() {
+			if spare == nil {
+				t.Fatalf("%s: nothing is given back", what)
+			}
+			spare = record(spare)
+		}); got != 0 {
+			t.Errorf("%s: %v allocations", what, got)
+		}
+	}
+}
+
+// Each of two pulls that share a layer counts all requests for it, once.
+func TestSharedRest(t *testing.T) {
+	asks := []ask{
+		{0, 10, "GET child", nil},
+		{0, 10, "GET other", nil},
+		{20, 30, "GET config", nil},
+		{20, 30, "GET config2", nil},
+	}
+	for i := range 3 * maxRequests {
+		asks = append(asks, ask{100 + i, 101 + i, "GET layer2", func(q *Request) { q.Size, q.Sent = 100, 1 }})
+	}
+	for _, p := range play(asks...) {
+		i := slices.IndexFunc(p.rows, func(w *row) bool { return w.digest == d("layer2") })
+		if i < 0 {
+			t.Fatalf("%s has no row of the layer", p.Digest)
+		}
+		sent := int64(0)
+		for _, q := range p.rows[i].requests {
+			sent += q.Sent
+		}
+		if w := p.rows[i]; sent != 3*maxRequests || w.count != 3*maxRequests || len(w.requests) != maxRequests {
+			t.Errorf("%s: %d bytes in %d of %d requests", p.Digest, sent, len(w.requests), w.count)
+		}
+	}
+}
+
+// A request that was used is as empty as a new one.
+func TestUsedRequests(t *testing.T) {
+	r := NewRecorder(nil)
+	a := ask{0, 10, "GET layer1", nil}
+	for i := range 5 * maxRequests {
+		q := r.Request()
+		if q.Client != (Asker{}) || q.Digest != "" || q.Sent != 0 || q.Status != 0 || len(q.pulls) > 0 || q.Writing.Total() != 0 {
+			t.Fatalf("request %d is not empty: %+v", i, q)
+		}
+		answered := a.request()
+		q.Client, q.Repository, q.Digest, q.Begun = answered.Client, answered.Repository, answered.Digest, answered.Begun
+		r.Begin(q)
+		if a.answer(q); q.Writing == nil {
+			q.Writing = new(trace.Series)
+		}
+		q.Writing.AddSpan(0, time.Minute)
+		r.End(q)
 	}
 }

@@ -15,17 +15,21 @@ import (
 type Recogniser struct {
 	open  []*Pull // the one that began first first
 	over  []*Pull // that Ended has not told yet
-	heads *lru.Cache[head, *Request]
+	heads *lru.Cache[head, *look]
 }
 
 // head is by what the GET is known that follows the HEAD of a tag.
 type head struct {
-	client, repository string
-	digest             digest.Digest
+	client     Asker
+	repository string
+	digest     digest.Digest
 }
 
+// look is the last HEAD of its kind.
+type look struct{ last *Request }
+
 // NewRecogniser returns one that knows of nothing.
-func NewRecogniser() *Recogniser { return &Recogniser{heads: newLRU[head, *Request](maxWaiting)} }
+func NewRecogniser() *Recogniser { return &Recogniser{heads: newLRU[head, *look](maxWaiting)} }
 
 // newLRU returns a cache of n entries. lru.New errs on sizes below 1 only.
 func newLRU[K comparable, V any](n int) *lru.Cache[K, V] {
@@ -49,7 +53,7 @@ func (r *Recogniser) Begin(q *Request) {
 		}
 	}
 	if len(q.pulls) == 0 && !q.Manifest {
-		q.pulls = []*Pull{r.stray(q)}
+		q.pulls = append(q.pulls, r.stray(q))
 	}
 	for _, p := range q.pulls {
 		p.active++
@@ -83,38 +87,49 @@ func (r *Recogniser) end(p *Pull) {
 	r.over = append(r.over, p)
 }
 
-// End is called when q has been answered, as it says now.
-func (r *Recogniser) End(q *Request) {
+// End is called when q has been answered, as it says now. It returns a request that
+// is not needed any more: q, or one that q has taken the place of, or nil.
+func (r *Recogniser) End(q *Request) (spare *Request) {
 	begun := len(q.pulls) > 0
 	q.pulls = slices.DeleteFunc(q.pulls, func(p *Pull) bool { return p.ended }) // too late for their reports
 	for _, p := range q.pulls {
 		p.active--
 		p.last = q.Ended
 	}
-	if q.Status == http.StatusUnauthorized {
-		return
-	}
 	switch {
-	case !q.Manifest && q.Head:
-		return // who looks whether a blob is there pulls nothing
+	case q.Status == http.StatusUnauthorized:
+		q.pulls = nil
+	case !q.Manifest && q.Head: // who looks whether a blob is there pulls nothing
 	case q.Manifest && q.Head && !q.failed():
-		r.looked(q)
-		return
+		return r.looked(q)
 	case q.Manifest && !begun:
-		q.pulls = []*Pull{r.begun(q)}
+		q.pulls = append(q.pulls, r.begun(q))
 	}
+	spare = q
 	for _, p := range q.pulls {
-		if p.add(q); q.Manifest && !q.failed() {
+		if p.add(q) {
+			spare = nil
+		}
+		if q.Manifest && !q.failed() {
 			p.name(q)
 		}
 	}
-	q.pulls = nil // it may be kept for long
+	clear(q.pulls) // what is kept of it may be for long
+	q.pulls = q.pulls[:0]
+	return spare
 }
 
-// looked remembers a HEAD, and ends the pull of what it asked for if that is over.
-func (r *Recogniser) looked(q *Request) {
-	r.heads.Add(head{q.Client, q.Repository, q.Digest}, q)
+// looked remembers a HEAD, and ends the pull of what it asked for if that is over. It
+// returns the one before, which nothing else refers to.
+func (r *Recogniser) looked(q *Request) (before *Request) {
+	key := head{q.Client, q.Repository, q.Digest}
+	if l, ok := r.heads.Get(key); ok {
+		before, l.last = l.last, q
+	} else {
+		r.heads.Add(key, &look{q})
+	}
 	r.again(q)
+	return before
 }
 
 // again ends a pull that is whole when its client asks for the same again.
@@ -145,9 +160,9 @@ func (p *Pull) hasBlobs() bool {
 // asked for the same.
 func (r *Recogniser) begun(q *Request) *Pull {
 	first := q
-	if h, ok := r.heads.Get(head{q.Client, q.Repository, q.Digest}); ok && q.Begun.Sub(h.Ended) < headCounts && (q.Tag == "" || q.Tag == h.Tag) {
+	if l, ok := r.heads.Get(head{q.Client, q.Repository, q.Digest}); ok && q.Begun.Sub(l.last.Ended) < headCounts && (q.Tag == "" || q.Tag == l.last.Tag) {
 		r.heads.Remove(head{q.Client, q.Repository, q.Digest})
-		first = h
+		first = l.last
 	}
 	r.again(first)
 	for _, p := range r.open {

@@ -12,11 +12,12 @@ import (
 )
 
 // Recorder recognises pulls as they go on, and hands their reports over. A request
-// costs it a lock twice, whatever its size. Its methods may be called from any
-// goroutine; a nil one records nothing.
+// costs it a short lock twice, whatever its size, and no memory but for the few that
+// pulls keep. Its methods may be called from any goroutine; a nil one records nothing.
 type Recorder struct {
 	report func(Report)
 	fills  *lru.Cache[digest.Digest, *trace.Live] // the last one of each blob
+	spare  sync.Pool                              // of *Request
 
 	mu   sync.Mutex
 	seen *Recogniser
@@ -31,6 +32,19 @@ func NewRecorder(report func(Report)) *Recorder {
 // Fill is told of each fill when it begins.
 func (r *Recorder) Fill(l *trace.Live) { r.fills.Add(l.Fill().Digest, l) }
 
+// Request returns an empty one, for the goroutine that answers it until End.
+func (r *Recorder) Request() *Request {
+	q, ok := r.spare.Get().(*Request)
+	if !ok {
+		return &Request{}
+	}
+	*q = Request{pulls: q.pulls, Writing: q.Writing}
+	if q.Writing != nil {
+		q.Writing.Reset()
+	}
+	return q
+}
+
 // Begin is called when a request has come.
 func (r *Recorder) Begin(q *Request) {
 	if r == nil || q.Head { // which Begin does nothing with
@@ -41,14 +55,17 @@ func (r *Recorder) Begin(q *Request) {
 	r.seen.Begin(q)
 }
 
-// End is called when it has been answered; q is not changed any more.
+// End is called when it has been answered; q is the Recorder's from then on.
 func (r *Recorder) End(q *Request) {
 	if r == nil {
 		return
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seen.End(q)
+	spare := r.seen.End(q)
+	r.mu.Unlock()
+	if spare != nil {
+		r.spare.Put(spare)
+	}
 }
 
 // Run looks for pulls that have ended until ctx is done, and takes those that are
