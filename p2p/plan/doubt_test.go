@@ -72,6 +72,23 @@ func TestHurry(t *testing.T) {
 	}
 }
 
+// A verdict is about those whom it was found of: once somebody else fills the blob,
+// too, no holder is slow for it.
+func TestAVerdictIsAboutNobodyElse(t *testing.T) {
+	p := beginWhole(60)
+	p.Next(0, Room{Members: 8})
+	now := Defaults().SlowStart
+	if p.Next(now, Room{}); !p.Slow() {
+		t.Fatal("a member that brings nothing is not slow")
+	}
+	p.Accompany()
+	p.Join(2, 2, false)
+	p.Told(now, 2, State{Whole: true})
+	if p.Next(now, Room{}); p.Slow() {
+		t.Error("a member that has just come is slow")
+	}
+}
+
 // Holders that were late and then fast are not left for an origin that has yet to
 // answer.
 func TestLateButFast(t *testing.T) {
