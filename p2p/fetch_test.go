@@ -51,7 +51,7 @@ func source(tb testing.TB, srv *origintest.Server) blob.Source {
 // pull fetches a blob by m and checks every byte that a reader sees.
 func pull(tb testing.TB, m *p2ptest.Member, d blob.Descriptor, src blob.Source) *blobcache.Fill {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(tb.Context(), 3*time.Minute)
 	defer cancel()
 	f, err := m.Fetch(ctx, d, src)
 	if err != nil {
@@ -79,7 +79,7 @@ func pull(tb testing.TB, m *p2ptest.Member, d blob.Descriptor, src blob.Source) 
 func TestFirstPullsFromOriginSecondFromTheFirstThirdFromBoth(t *testing.T) {
 	data := content(1, 40<<20+12345)
 	srv, d, src := registry(t, origintest.Options{}, data)
-	c := p2ptest.NewCluster(t, 3, p2ptest.Options{})
+	c := p2ptest.NewCluster(t, 3, p2ptest.Options{Patience: 3 * time.Minute})
 	a, b, e := c.Members[0], c.Members[1], c.Members[2]
 	pull(t, a, d, src)
 	if n := srv.Registry.Stats().Content[d.Digest]; n != d.Size {
@@ -87,13 +87,10 @@ func TestFirstPullsFromOriginSecondFromTheFirstThirdFromBoth(t *testing.T) {
 	}
 	b.AwaitHolders(d.Digest, a)
 	srv.Registry.ResetStats()
-	// A busy machine may make a holder so late that the origin is asked as well:
-	// it must not be the faster one.
-	srv.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Delay(20 * time.Second)})
 	pull(t, b, d, src)
 	e.AwaitHolders(d.Digest, a, b)
 	pull(t, e, d, src)
-	if n := srv.Registry.Stats().Content[d.Digest]; n != 0 {
-		t.Errorf("%d bytes came from the origin, which saw %v", n, srv.Registry.Lines())
+	if lines := srv.Registry.Lines(); len(lines) > 0 {
+		t.Errorf("the origin saw %v", lines)
 	}
 }

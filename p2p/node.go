@@ -105,7 +105,7 @@ func New(o Options) (_ *Node, err error) {
 	n.spreader = newSpreader(n)
 	n.preheater = &preheater{n: n}
 	n.exchange, err = exchange.New(exchange.Options{
-		Identity: s.Identity, Cache: s.Cache, Channel: n.channel, Streams: streams{n}, Swarm: members{n}, Upload: s.Upload, Download: s.Download, Logger: n.log, Metrics: s.Metrics, Trace: s.Trace,
+		Identity: s.Identity, Cache: s.Cache, Channel: n.channel, Streams: streams{n}, Swarm: members{n}, Upload: s.Upload, Download: s.Download, Patience: s.Patience, Logger: n.log, Metrics: s.Metrics, Trace: s.Trace,
 	})
 	return n, err
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -91,6 +92,8 @@ type Options struct {
 	// Upload and Download limit the bytes of pieces to members and from them; nil
 	// does not.
 	Upload, Download *pace.Limiter
+	// Patience is that of the exchange, for tests; 0 is as nodes run.
+	Patience time.Duration
 	// Preheat fetches what a trusted key orders, and tells how far it is, in
 	// at most wire.MaxPush bytes; it returns when it has ended or ctx has. Nil
 	// refuses.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/multiformats/go-multiaddr"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"shoal/blobcache/blob"
@@ -75,6 +76,19 @@ func warmUp(t *testing.T, nodes []*service, reg *origintest.Server) {
 	if err := clients.Wait(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// finds waits until a lookup by the node yields a holder of the blob: members are
+// connected a moment before they have said where they are asked for pieces.
+func (s *service) finds(t *testing.T, d digest.Digest) {
+	t.Helper()
+	until(t, "a holder is found", func() bool {
+		found := 0
+		for range s.node.Holders(t.Context(), d) {
+			found++
+		}
+		return found > 0
+	})
 }
 
 // request asks the node's mirror, and fails unless the answer is a clean 200.

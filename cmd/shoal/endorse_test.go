@@ -54,11 +54,11 @@ func startSeeding(t *testing.T, key *statement.Signer, trusted []statement.Key, 
 		t.Fatal(err)
 	}
 	s.node = startService(t, config.Config{
-		DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0", SwarmKey: keyFile, TrustedKeys: trusted,
+		DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0", SwarmKey: keyFile, TrustedKeys: trusted, Patience: patience,
 		Swarm: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")}, Pieces: "127.0.0.1:0",
 		Join: s.seeder.Addrs(), Registries: origin.Registries{"docker.io": {Upstreams: []string{s.reg.URL}}},
 	})
-	until(t, "they are connected", func() bool { return s.node.node.Peers() == 1 })
+	s.node.finds(t, s.d.Digest)
 	return s
 }
 
@@ -134,8 +134,6 @@ func TestFalseSeeder(t *testing.T) {
 		return forgery(key, fake, honest)
 	})
 	s.reg.Registry.AddBlob("a/b", s.data)
-	// The seeder comes first, also where the machine is busy and the node impatient.
-	s.reg.Registry.Fault(origintest.Fault{Kind: origintest.Blob, Effect: origintest.Delay(500 * time.Millisecond)})
 	status, body := s.get(t)
 	got, err := io.ReadAll(body)
 	if status == http.StatusOK && err == nil {

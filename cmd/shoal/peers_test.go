@@ -104,7 +104,7 @@ func TestPeersOfALiar(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := config.Config{
-		DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0", SwarmKey: keyFile, Zone: "attic",
+		DataDir: t.TempDir(), Mirror: "127.0.0.1:0", Admin: "127.0.0.1:0", SwarmKey: keyFile, Zone: "attic", Patience: patience,
 		Swarm: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")}, Pieces: "127.0.0.1:0",
 		Join: append(honest.Addrs(), liar.Addrs()...), Registries: origin.Registries{"docker.io": {Upstreams: []string{reg.URL}}},
 	}
@@ -121,6 +121,7 @@ func TestPeersOfALiar(t *testing.T) {
 			reg.Registry.AddBlob("a/b", content)
 		}
 		other.AwaitHolders(d.Digest, seed)
+		s.finds(t, d.Digest)
 		if err := s.request(t.Context(), http.MethodGet, "a/b/blobs/"+d.Digest.String()); err != nil {
 			t.Fatal(err)
 		}
@@ -153,8 +154,8 @@ func TestPeersOfALiar(t *testing.T) {
 	if text := show("--json"); !strings.Contains(text, `"about": "`) || !strings.Contains(text, `"id": "`+liar.ID().String()+`"`) {
 		t.Errorf("JSON: %s", text)
 	}
-	known := honest.Known()
-	if len(known) != 2 || known[0].Trade.Given.Bytes+known[1].Trade.Given.Bytes != 3<<20+1 {
-		t.Errorf("the honest one says %+v", known)
-	}
+	until(t, "the honest one says what it gave", func() bool { // a moment after the last byte of it
+		known := honest.Known()
+		return len(known) == 2 && known[0].Trade.Given.Bytes+known[1].Trade.Given.Bytes == 3<<20+1
+	})
 }

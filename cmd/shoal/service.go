@@ -169,6 +169,7 @@ func (s *service) joinable(ctx context.Context) error {
 		Lease:       s.lease,
 		Upload:      s.limits.upload.Limiter,
 		Download:    s.limits.download.Limiter,
+		Patience:    s.cfg.Patience,
 		Preheat:     s.fetchOrdered,
 		Version:     version(),
 		Cache:       s.cache,

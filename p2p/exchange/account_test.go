@@ -56,6 +56,7 @@ func TestTrades(t *testing.T) {
 	holder, m := mesh.member(nil), mesh.member(nil)
 	d := holder.seed(data)
 	m.mustPull(data, nil)
+	holder.served() // it is done with all of it
 	taken, given := m.tradeWith(holder), holder.tradeWith(m)
 	if taken.Taken.Bytes != d.Size || taken.Taken.Blobs != 1 || taken.Taken.Rate <= 0 || taken.Given != (Flow{}) || taken.Ban != nil {
 		t.Errorf("taken: %+v", taken)

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"sync"
 	"testing"
-	"time"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
@@ -48,10 +47,10 @@ func warm(members []*member) {
 	t.Helper()
 	for _, m := range members {
 		m.follows.keep(m.near)
-		m.limits.commit, m.limits.frozen = time.Minute, time.Minute
+		m.limits.commit = unhurried
 		p := &m.limits.plan
-		p.SilentAfter, p.LateBy, p.StuckBy, p.TurnEvery = time.Minute, time.Minute, time.Minute, time.Minute
-		p.OriginShare, p.Window = 0, time.Minute
+		p.OriginDeadAfter, p.SilentAfter, p.LateBy, p.StuckBy, p.TurnEvery = unhurried, unhurried, unhurried, unhurried, unhurried
+		p.OriginShare, p.Window = 0, unhurried
 	}
 	for _, m := range members {
 		eventually(t, "members are not connected", func() bool { return m.metric("shoal_p2p_followed", "") == int64(len(m.near)) })

@@ -41,8 +41,8 @@ type Holder struct {
 type Swarm interface {
 	// Self returns this node as others are to find it.
 	Self() Holder
-	// Near returns connected members, and how many are connected in all. It
-	// does not wait.
+	// Near returns connected members, in a slice that is the caller's, and how
+	// many are connected in all. It does not wait.
 	Near(most int) (near []Holder, connected int)
 	// Find searches for members that announced the blob and yields each as
 	// soon as it is reached. The channel is closed when the search has ended,
@@ -65,8 +65,12 @@ type Options struct {
 	// does not. What comes from the origin is paced by who opens it, for the
 	// pace.Flow of its context.
 	Upload, Download *pace.Limiter
-	Logger           *slog.Logger          // required
-	Metrics          prometheus.Registerer // nil: none
+	// Patience is how long members are waited for before anybody else is asked,
+	// so that a busy machine does not change what happens in a test. 0: as nodes
+	// run.
+	Patience time.Duration
+	Logger   *slog.Logger          // required
+	Metrics  prometheus.Registerer // nil: none
 	// Trace is shown each fill when it begins; nil: none is recorded.
 	Trace func(*trace.Live)
 }
@@ -175,6 +179,18 @@ func defaults() limits {
 	}
 }
 
+// patient returns the limits of nodes that wait for members so long; 0 changes
+// nothing.
+func (l limits) patient(long time.Duration) limits {
+	if long > 0 {
+		l.swarmFirst, l.swarmSmall, l.swarmMore = long, long, long
+		l.answer, l.distant, l.frozen = long/2, long, long
+		l.plan.StallAfter, l.plan.DeadAfter = long/2, long
+		l.plan.SlowSwarm, l.plan.SlowStart = 0, long
+	}
+	return l
+}
+
 // New returns an exchange without fills.
 func New(o Options) (*Exchange, error) {
 	if o.Cache == nil || o.Channel == nil || o.Swarm == nil || o.Logger == nil {
@@ -205,7 +221,7 @@ func New(o Options) (*Exchange, error) {
 		members: newBudget(memberPieces, pool),
 		origin:  newBudget(originPieces, pool),
 		turns:   newTurns(),
-		limits:  defaults(),
+		limits:  defaults().patient(o.Patience),
 		life:    life, end: end,
 		drivers: make(map[key]*driver),
 	}

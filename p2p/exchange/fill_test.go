@@ -75,7 +75,7 @@ func TestHoldersSpareTheOrigin(t *testing.T) {
 	if n := len(reg.Registry.Requests()); n != 0 {
 		t.Errorf("the origin saw %v", reg.Registry.Lines())
 	}
-	fromA, fromB := a.metric("shoal_p2p_served_bytes_total", ""), b.metric("shoal_p2p_served_bytes_total", "")
+	fromA, fromB := a.served(), b.served()
 	if fromA == 0 || fromB == 0 || fromA+fromB < int64(len(data)) {
 		t.Errorf("one gave %d bytes, the other %d", fromA, fromB)
 	}
@@ -332,7 +332,7 @@ func TestOriginDiesMidwayHoldersGoOn(t *testing.T) {
 	eventually(t, "nothing from the origin", func() bool { return f.Have().Count() >= 8 })
 	holder.seed(data)
 	m.mustPull(data, nil)
-	if n := holder.metric("shoal_p2p_served_bytes_total", ""); n != 8*mib {
+	if n := holder.served(); n != 8*mib {
 		t.Errorf("the holder gave %d bytes, want what the origin did not", n)
 	}
 }

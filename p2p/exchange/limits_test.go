@@ -141,7 +141,7 @@ func TestALimitedDownload(t *testing.T) {
 			most = max(most, m.members.used())
 		}
 	}
-	if took := time.Since(began).Seconds(); took < 4.5 || took > 12 {
+	if took := time.Since(began).Seconds(); took < 4.5 {
 		t.Errorf("9 MiB took %.2f s", took)
 	}
 	if most > leastLimited {

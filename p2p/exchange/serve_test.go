@@ -83,7 +83,7 @@ func TestServe(t *testing.T) {
 	if _, err := got.ReadFrom(pieces.body); err != nil || !bytes.Equal(got.Bytes(), data[5*mib:]) {
 		t.Errorf("%d bytes, %v", got.Len(), err)
 	}
-	if n := holder.metric("shoal_p2p_served_bytes_total", ""); n < mib+9 {
+	if n := holder.served(); n < mib+9 {
 		t.Errorf("%d bytes served", n)
 	}
 }
@@ -210,8 +210,8 @@ func TestProvenPartIsServed(t *testing.T) {
 		t.Errorf("a run that is only partly proven: %d", got)
 	}
 	m.mustPull(data, reg.src)
-	if reg.gave() != 8*mib || holder.metric("shoal_p2p_served_bytes_total", "") < 8*mib {
-		t.Errorf("the origin gave %d bytes, the member %d; want a half each", reg.gave(), holder.metric("shoal_p2p_served_bytes_total", ""))
+	if reg.gave() != 8*mib || holder.served() < 8*mib {
+		t.Errorf("the origin gave %d bytes, the member %d; want a half each", reg.gave(), holder.served())
 	}
 }
 
@@ -223,8 +223,8 @@ func TestRottenBlobIsNotServed(t *testing.T) {
 	holder.spoil(d)
 	reg := newRegistry(t, origintest.Options{}, data)
 	m.mustPull(data, reg.src)
-	if reg.gave() != d.Size || holder.metric("shoal_p2p_served_bytes_total", "") != 0 {
-		t.Errorf("the origin gave %d bytes, the holder %d", reg.gave(), holder.metric("shoal_p2p_served_bytes_total", ""))
+	if reg.gave() != d.Size || holder.served() != 0 {
+		t.Errorf("the origin gave %d bytes, the holder %d", reg.gave(), holder.served())
 	}
 	m.lawful()
 }

@@ -43,6 +43,7 @@ func (e *ear) meet(others ...Holder) {
 // a connection that nobody needs is closed.
 func TestSilenceOnASession(t *testing.T) {
 	x := newMesh(t).member(nil).Exchange
+	x.limits = defaults()
 	d := describe(content(1, 10))
 	for _, c := range []struct {
 		name  string

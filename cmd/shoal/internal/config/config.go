@@ -63,6 +63,9 @@ type Config struct {
 	LogFormat                         string // "text" or "json"
 	Seeder                            seeder.Config
 	UnknownNames                      []string // variables SHOAL_... of the environment that name no setting, sorted
+
+	// Patience is that of p2p.Options: nothing sets it but tests.
+	Patience time.Duration
 }
 
 // Error is a wrong word and where it stands.
