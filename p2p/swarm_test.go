@@ -438,7 +438,7 @@ func TestUnreachableMember(t *testing.T) {
 	o := testOptions(t, swarmkey.New())
 	o.Join = []ma.Multiaddr{silence(t).Encapsulate(ma.StringCast("/p2p/" + randomID(t).String()))}
 	n, _ := start(t, o)
-	deadline := time.After(4 * time.Second) // 3, and a second for a busy machine
+	deadline := time.After(10 * time.Second) // 3, and the rest for a busy machine
 	select {
 	case <-n.JoinTried():
 	case <-deadline:

@@ -222,8 +222,11 @@ func (a answer) refused(t *testing.T, status int, code string) {
 	}
 }
 
-// logged tells how many log lines contain s.
+// logged tells how many log lines contain s. It is called, as counter and labelled
+// are, by nobody else at the same time: the last lines and counts of an answer may
+// come after its last byte.
 func (r *rig) logged(s string) int {
+	synctest.Wait()
 	n := 0
 	for line := range strings.Lines(r.log.String()) {
 		if strings.Contains(line, s) {
@@ -254,6 +257,7 @@ func (l *logBuffer) String() string {
 // counter returns the sum of a counter over its labels.
 func (r *rig) counter(name string) float64 {
 	r.t.Helper()
+	synctest.Wait()
 	families, err := r.metrics.Gather()
 	if err != nil {
 		r.t.Fatal(err)
@@ -272,6 +276,7 @@ func (r *rig) counter(name string) float64 {
 // labelled returns a counter by the value of its only label.
 func (r *rig) labelled(name, value string) float64 {
 	r.t.Helper()
+	synctest.Wait()
 	families, err := r.metrics.Gather()
 	if err != nil {
 		r.t.Fatal(err)

@@ -103,9 +103,13 @@ func TestSpread(t *testing.T) {
 // The first byte of a body may come long after the header.
 func TestFirstByte(t *testing.T) {
 	const pause = 30 * time.Millisecond
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "3")
 		_ = http.NewResponseController(w).Flush()
+		if r.Method == http.MethodHead {
+			<-r.Context().Done() // who waited for a body would wait for ever
+			return
+		}
 		<-time.After(pause)
 		_, _ = io.WriteString(w, "abc")
 	}))
@@ -118,7 +122,7 @@ func TestFirstByte(t *testing.T) {
 	if err := conn.Discard(http.MethodGet, "/", 3); err != nil || conn.First() < pause {
 		t.Errorf("first byte after %v, want at least %v (%v)", conn.First(), pause, err)
 	}
-	if err := conn.Discard(http.MethodHead, "/", 3); err != nil || conn.First() >= pause {
-		t.Errorf("an answer without a body after %v, want less than %v (%v)", conn.First(), pause, err)
+	if err := conn.Discard(http.MethodHead, "/", 3); err != nil || conn.First() <= 0 {
+		t.Errorf("an answer without a body after %v (%v)", conn.First(), err)
 	}
 }

@@ -23,6 +23,9 @@ import (
 // origin.
 const brokenPort = 7000
 
+// silence is less than an upstream that says nothing is waited for.
+const silence = 2 * time.Second
+
 // TestUpstreamsFailOver: the preferred upstream of a registry refuses or is
 // silent. A client that has nobody else to ask gets its image from the next
 // one, and everything goes to the preferred one again once it works.
@@ -36,7 +39,7 @@ func TestUpstreamsFailOver(t *testing.T) {
 	}
 	t.Run("refuses", func(t *testing.T) {
 		n := start(t)
-		if took := l.asks(ctx, t, n, img); took > time.Second {
+		if took := l.asks(ctx, t, n, img); took >= silence {
 			t.Errorf("the first answer took %v", took)
 		}
 		l.copies(ctx, t, n, "team.example/"+img.Ref())
@@ -46,7 +49,7 @@ func TestUpstreamsFailOver(t *testing.T) {
 		t.Cleanup(func() { _ = silent.Close() })
 		n := start(t)
 		first, second := l.asks(ctx, t, n, img), l.asks(ctx, t, n, img)
-		if first < 2*time.Second || first > 3*time.Second || second > time.Second {
+		if first < silence || first >= 2*silence || second >= silence {
 			t.Errorf("the first answer took %v, the second one %v", first, second)
 		}
 		l.copies(ctx, t, n, "team.example/"+img.Ref())
