@@ -126,9 +126,10 @@ type Cache struct {
 	lock                *os.File
 	meta                *meta.Store
 	disk                disk
-	chains              bool      // chains are supported by this runtime
-	trust               trust     // whose endorsements are believed
-	pieces              sync.Pool // of *[blob.PieceSize]byte
+	chains              bool         // chains are supported by this runtime
+	trust               trust        // whose endorsements are believed
+	pieces              sync.Pool    // of *[blob.PieceSize]byte
+	putting             atomic.Int32 // calls of Put that read
 
 	unflushed atomic.Bool // it was logged that records are not written
 

@@ -1,50 +1,59 @@
 package blobcache
 
 import (
+	"runtime"
 	"sync"
 
 	"shoal/blobcache/blob"
 	"shoal/blobcache/proof"
 )
 
-// hashAhead is how many pieces may wait to be hashed: reading and writing take
-// about as long as hashing, but not evenly.
-const hashAhead = 4
+// hashBlock is how much is read, written and hashed at a time, in bytes: what one
+// processor has read stays in its cache until it is hashed there. With whole pieces
+// a gigabyte on tmpfs took longer (benchmarks/results/import-20261126.txt).
+const hashBlock = 64 << 10
 
-// hashing hashes pieces on a goroutine of its own, in the order of full.
+// hashing hashes the blocks of a blob, in their order, on a goroutine of its own or
+// on the caller's.
 type hashing struct {
 	to      *proof.Hasher
-	pool    *sync.Pool
-	full    chan hashed
-	free    chan *[blob.PieceSize]byte
-	taken   int // buffers of pool
-	running sync.WaitGroup
+	full    chan []byte
+	free    chan []byte    // of hashBlock bytes each
+	pending sync.WaitGroup // blocks that the goroutine has not hashed
+	running sync.WaitGroup // the goroutine
 }
 
-// hashed are the first n bytes of a buffer.
-type hashed struct {
-	buf *[blob.PieceSize]byte
-	n   int
+// newHashing begins; the caller must call end. Blocks are parts of memory.
+func newHashing(to *proof.Hasher, memory *[blob.PieceSize]byte) *hashing {
+	n := blob.PieceSize / hashBlock
+	h := &hashing{to: to, full: make(chan []byte, n), free: make(chan []byte, n)}
+	for i := range n {
+		h.free <- memory[i*hashBlock : (i+1)*hashBlock]
+	}
+	h.running.Go(h.run)
+	return h
 }
 
 func (h *hashing) run() {
-	for p := range h.full {
-		h.to.Write(p.buf[:p.n])
-		h.free <- p.buf
+	for block := range h.full {
+		h.to.Write(block)
+		h.free <- block[:hashBlock]
+		h.pending.Done()
 	}
 }
 
-// buffer returns one that is free; the pool is asked only while all are in use.
-func (h *hashing) buffer() *[blob.PieceSize]byte {
-	select {
-	case buf := <-h.free:
-		return buf
-	default:
+// add hashes the first n bytes of block, beside what the caller does next if a
+// processor is likely to be idle, and returns the block to use next. blobs is how
+// many are being hashed: to wake another processor costs about as much as hashing a
+// block, and is worth it only for one that has nothing else to do.
+func (h *hashing) add(block []byte, n, blobs int) []byte {
+	if 2*blobs > runtime.GOMAXPROCS(0) {
+		h.pending.Wait()
+		h.to.Write(block[:n])
+		return block
 	}
-	if h.taken < hashAhead {
-		h.taken++
-		return h.pool.Get().(*[blob.PieceSize]byte)
-	}
+	h.pending.Add(1)
+	h.full <- block[:n]
 	return <-h.free
 }
 
@@ -52,8 +61,4 @@ func (h *hashing) buffer() *[blob.PieceSize]byte {
 func (h *hashing) end() {
 	close(h.full)
 	h.running.Wait()
-	close(h.free)
-	for buf := range h.free {
-		h.pool.Put(buf)
-	}
 }

@@ -77,27 +77,29 @@ func (p *inflow) run(r io.Reader) error {
 // take reads r to its end. What was read is hashed while it is written and more is
 // read.
 func (p *inflow) take(r io.Reader) error {
-	h := hashing{to: p.hasher, pool: &p.c.pieces, full: make(chan hashed, hashAhead), free: make(chan *[blob.PieceSize]byte, hashAhead)}
-	h.running.Go(h.run)
+	memory := p.c.pieces.Get().(*[blob.PieceSize]byte)
+	defer p.c.pieces.Put(memory)
+	h := newHashing(p.hasher, memory)
 	defer h.end()
+	p.c.putting.Add(1)
+	defer p.c.putting.Add(-1)
 	limit := int64(blob.MaxSize)
 	if p.desc.Size >= 0 {
 		limit = p.desc.Size
 	}
-	for {
+	for block := <-h.free; ; {
 		if err := p.ctx.Err(); err != nil {
 			return err
 		}
 		if p.c.life.Err() != nil {
 			return ErrClosed
 		}
-		buf := h.buffer()
-		n, err := io.ReadFull(r, buf[:])
+		n, err := io.ReadFull(r, block)
 		if p.n+int64(n) > limit {
 			return fmt.Errorf("%w: more than %d bytes", tooMuch(p.desc), limit)
 		}
-		errWrite := p.write(buf[:n])
-		h.full <- hashed{buf, n}
+		errWrite := p.write(block[:n])
+		block = h.add(block, n, int(p.c.putting.Load()))
 		if errWrite != nil {
 			return errWrite
 		}

@@ -23,7 +23,8 @@ import (
 type intake struct {
 	s      *service
 	ctx    context.Context        // of the call
-	commit errgroup.Group         // of blobs that were read and are not on the disk yet
+	commit *errgroup.Group        // of blobs that are not on the disk yet
+	going  context.Context        // of commit: ends with the first that fails
 	begun  map[digest.Digest]bool // blobs that were not here; of Read's goroutine
 	stays  map[digest.Digest]bool // part of an image that is all here
 
@@ -32,9 +33,10 @@ type intake struct {
 	fresh []digest.Digest // not here before
 }
 
-// commitsAtOnce bounds the blobs that are written out while the next one is read:
-// the disk is one, and so is what comes.
-const commitsAtOnce = 3
+// commitsAtOnce bounds the blobs that are read, written and written out at the same
+// time: the disk is one. Of two processors that each had one blob both were idle
+// now and then, with four in all less so (benchmarks/results/import-20261126.txt).
+const commitsAtOnce = 4
 
 // importImages takes an archive, all of it or nothing.
 func (s *service) importImages(ctx context.Context, ask admin.Import, r io.Reader) (done admin.Imported, err error) {
@@ -49,6 +51,7 @@ func (s *service) importImages(ctx context.Context, ask admin.Import, r io.Reade
 	}
 	in := &intake{s: s, ctx: ctx, begun: map[digest.Digest]bool{}, held: map[digest.Digest]*blobcache.Blob{}}
 	defer in.close()
+	in.commit, in.going = errgroup.WithContext(ctx)
 	in.commit.SetLimit(commitsAtOnce)
 	all, err := archive.Read(r, s.budget, in.take)
 	if errCommit := in.commit.Wait(); err == nil {
@@ -94,8 +97,11 @@ func importError(err error) error {
 }
 
 // take proves a blob of the archive and keeps it, unless it is here. It returns
-// when it has read it; what comes of it is known when commit has ended.
+// when the next one can be read; what comes of it is known when commit has ended.
 func (in *intake) take(d blob.Descriptor, r io.Reader) error {
+	if in.going.Err() != nil {
+		return context.Cause(in.going)
+	}
 	in.mu.Lock()
 	n := len(in.held)
 	in.mu.Unlock()
@@ -116,15 +122,13 @@ func (in *intake) take(d blob.Descriptor, r io.Reader) error {
 		return in.hold(d.Digest)
 	}
 	in.begun[d.Digest] = true
+	if _, apart := r.(*io.SectionReader); apart {
+		in.commit.Go(func() error { return in.put(d, r) })
+		return nil
+	}
 	read, ended := &toEnd{r: r, end: make(chan struct{})}, make(chan error, 1)
 	in.commit.Go(func() error {
-		err := in.s.cache.Put(in.ctx, d, read)
-		if err == nil {
-			in.mu.Lock()
-			in.fresh = append(in.fresh, d.Digest)
-			in.mu.Unlock()
-			err = in.hold(d.Digest)
-		}
+		err := in.put(d, read)
 		ended <- err
 		return err
 	})
@@ -134,6 +138,17 @@ func (in *intake) take(d blob.Descriptor, r io.Reader) error {
 	case err := <-ended:
 		return err
 	}
+}
+
+// put brings a blob into the cache and holds it.
+func (in *intake) put(d blob.Descriptor, r io.Reader) error {
+	if err := in.s.cache.Put(in.going, d, r); err != nil {
+		return err
+	}
+	in.mu.Lock()
+	in.fresh = append(in.fresh, d.Digest)
+	in.mu.Unlock()
+	return in.hold(d.Digest)
 }
 
 // toEnd closes end when r has been read to its end, and does not read it again: it

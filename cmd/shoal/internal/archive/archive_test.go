@@ -105,13 +105,59 @@ func packed(t *testing.T, plain []byte, by string) []byte {
 	return b.Bytes()
 }
 
+// readers are what data may be read from.
+func readers(data []byte) map[string]io.Reader {
+	return map[string]io.Reader{"file": bytes.NewReader(data), "stream": struct{ io.Reader }{bytes.NewReader(data)}}
+}
+
+// Of a plain file, from where it stands, blobs can be read when all of it was gone
+// through, in any order; of others they cannot.
+func TestReadApart(t *testing.T) {
+	more := "more bytes"
+	plain := archiveOf(t, usual(entry{name: "blobs/sha256/" + digest.FromString(more).Encoded(), text: more})...)
+	file := bytes.NewReader(append([]byte("before"), plain...))
+	if _, err := file.Seek(6, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	var later []func() error
+	if _, err := Read(file, 1000, func(d blob.Descriptor, r io.Reader) error {
+		section, ok := r.(*io.SectionReader)
+		if !ok {
+			t.Fatalf("%s is no part of a file", d.Digest)
+		}
+		later = append(later, func() error { return take(d, section) })
+		return nil
+	}); err != nil || len(later) != 2 {
+		t.Fatalf("%d blobs, %v", len(later), err)
+	}
+	for i := len(later) - 1; i >= 0; i-- {
+		if err := later[i](); err != nil {
+			t.Errorf("blob %d: %v", i, err)
+		}
+	}
+	for name, r := range map[string]io.Reader{
+		"stream": struct{ io.Reader }{bytes.NewReader(plain)}, "gzip": bytes.NewReader(packed(t, plain, "gzip")), "zstd": bytes.NewReader(packed(t, plain, "zstd")),
+	} {
+		if _, err := Read(r, 1000, func(d blob.Descriptor, r io.Reader) error {
+			if _, ok := r.(*io.SectionReader); ok {
+				t.Errorf("%s: a blob is said to be part of a file", name)
+			}
+			return take(d, r)
+		}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestRead(t *testing.T) {
 	want := []Named{{blob.Descriptor{Digest: blobDigest, Size: int64(len(blobText)), MediaType: "application/vnd.oci.image.manifest.v1+json"}, "docker.io/library/a:1"}}
 	plain := archiveOf(t, usual(entry{name: "./repositories", text: "{}"}, entry{name: "manifest.json", text: "[]"}, entry{name: "x/layer.tar", kind: tar.TypeSymlink})...)
 	for name, data := range map[string][]byte{"plain": plain, "zstd": packed(t, plain, "zstd"), "gzip": packed(t, plain, "gzip")} {
-		got, err := Read(bytes.NewReader(data), 1000, take)
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: %+v, %v", name, got, err)
+		for how, r := range readers(data) {
+			got, err := Read(r, 1000, take)
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s, %s: %+v, %v", name, how, got, err)
+			}
 		}
 	}
 	for annotations, want := range map[string]string{
@@ -162,9 +208,11 @@ func TestHostileArchives(t *testing.T) {
 		"another layout":        {archiveOf(t, append([]entry{{name: "oci-layout", text: `{"imageLayoutVersion":"9"}`}}, usual()[1:]...)...), `of a version that is not known: "9"`},
 		"a sparse file":         {sparseArchive(t), "is a sparse file"},
 	} {
-		_, err := Read(bytes.NewReader(c.data), 1000, take)
-		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || !errors.Is(err, ErrInvalid) && !errors.Is(err, blob.ErrCorrupt) {
-			t.Errorf("%s: %v, want %s", name, err, c.want)
+		for how, r := range readers(c.data) {
+			_, err := Read(r, 1000, take)
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || !errors.Is(err, ErrInvalid) && !errors.Is(err, blob.ErrCorrupt) {
+				t.Errorf("%s, %s: %v, want %s", name, how, err, c.want)
+			}
 		}
 	}
 	many := make([]entry, maxEntries+1)

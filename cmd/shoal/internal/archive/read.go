@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 	"strings"
 
@@ -42,15 +43,23 @@ func invalid(format string, args ...any) error {
 
 // Read reads an archive, which may be compressed by gzip or zstd, and calls put
 // with each blob, in the order of the archive. The bytes are unproven; put reads
-// all of them, or returns an error, which is returned. most bounds the blobs
-// together, in bytes. Errors: ErrInvalid, wrapped, if the archive is at fault.
+// all of them, or returns an error, which is returned. Of a file that is not
+// compressed a blob is an *io.SectionReader, which may be read after put has
+// returned, beside others, and ends early where the file does. most bounds the
+// blobs together, in bytes. Errors: ErrInvalid, wrapped, if the archive is at
+// fault.
 func Read(r io.Reader, most int64, put func(blob.Descriptor, io.Reader) error) ([]Named, error) {
-	plain, end, err := decompress(bufio.NewReaderSize(r, readAhead))
-	if err != nil {
-		return nil, err
+	a := reader{file: seekable(r), left: most, put: put}
+	if a.file != nil {
+		a.tar = tar.NewReader(a.file)
+	} else {
+		plain, end, err := decompress(bufio.NewReaderSize(r, readAhead))
+		if err != nil {
+			return nil, err
+		}
+		defer end()
+		a.tar = tar.NewReader(plain)
 	}
-	defer end()
-	a := reader{tar: tar.NewReader(plain), left: most, put: put}
 	for n := 0; ; n++ {
 		h, err := a.tar.Next()
 		switch {
@@ -72,7 +81,7 @@ func cut(err error) error {
 	switch {
 	case errors.Is(err, ErrInvalid):
 		return err
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return invalid("it is cut off")
 	case errors.Is(err, tar.ErrHeader):
 		return invalid("it is no tar, nor one compressed by gzip or zstd")
@@ -83,7 +92,8 @@ func cut(err error) error {
 // reader is an archive that is being read.
 type reader struct {
 	tar           *tar.Reader
-	left          int64 // bytes of blobs that may still come
+	file          *io.SectionReader // that tar reads; nil if it reads a stream
+	left          int64             // bytes of blobs that may still come
 	put           func(blob.Descriptor, io.Reader) error
 	layout, index []byte
 	docker        bool
@@ -149,8 +159,19 @@ func (a *reader) blob(h *tar.Header, hex string) error {
 	if a.left -= h.Size; h.Size < 0 || a.left < 0 {
 		return invalid("its blobs have more bytes than the cache may take: the one that is too much is %s, of %d", d, h.Size)
 	}
+	desc := blob.Descriptor{Digest: d, Size: h.Size}
+	if a.file != nil {
+		at, err := a.file.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return err
+		}
+		if _, err := a.file.ReadAt(make([]byte, 1), at+h.Size-1); err != nil && h.Size > 0 {
+			return cut(err)
+		}
+		return a.put(desc, io.NewSectionReader(a.file, at, h.Size))
+	}
 	body := &body{r: a.tar}
-	err = a.put(blob.Descriptor{Digest: d, Size: h.Size}, body)
+	err = a.put(desc, body)
 	if body.err != nil {
 		return cut(body.err)
 	}
@@ -187,21 +208,46 @@ func (a *reader) named() ([]Named, error) {
 	return named(a.index)
 }
 
+// seekable returns the rest of r if it is a file and not compressed, else nil.
+func seekable(r io.Reader) *io.SectionReader {
+	file, ok := r.(interface {
+		io.ReaderAt
+		io.Seeker
+	})
+	if !ok {
+		return nil
+	}
+	at, err := file.Seek(0, io.SeekCurrent)
+	magic := make([]byte, magicLen)
+	if err == nil {
+		_, err = file.ReadAt(magic, at)
+	}
+	if err != nil || isZstd(magic) || isGzip(magic) {
+		return nil
+	}
+	return io.NewSectionReader(file, at, math.MaxInt64-at)
+}
+
+const magicLen = 4
+
+func isZstd(magic []byte) bool { return bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) } // RFC 8878
+func isGzip(magic []byte) bool { return bytes.HasPrefix(magic, []byte{0x1f, 0x8b}) }         // RFC 1952
+
 // decompress returns the tar that r holds, and what releases it.
 func decompress(r *bufio.Reader) (plain io.Reader, end func(), err error) {
-	magic, err := r.Peek(4)
+	magic, err := r.Peek(magicLen)
 	if err != nil {
 		return nil, nil, invalid("it is empty, or cut off")
 	}
 	packed := &counter{r: r}
 	switch {
-	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}): // RFC 8878
+	case isZstd(magic):
 		z, err := zstd.NewReader(packed, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, nil, invalid("zstd: %w", err)
 		}
 		return &bounded{r: z, packed: packed}, z.Close, nil
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}): // RFC 1952
+	case isGzip(magic):
 		z, err := gzip.NewReader(packed)
 		if err != nil {
 			return nil, nil, invalid("gzip: %w", err)
