@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"runtime"
+	"sync"
 	"testing"
 
 	"shoal/blobcache/blob"
@@ -30,5 +31,40 @@ func TestHashing(t *testing.T) {
 		if _, ok := to.Chain(); !ok || to.Len() != int64(len(data)) || to.Sum() != sha256.Sum256(data) {
 			t.Errorf("with others: %v: %d bytes, chain %t, another sum or not all", others, to.Len(), ok)
 		}
+	}
+}
+
+// Blobs that are hashed by who reads them take turns, piece by piece, where there
+// are fewer processors than blobs.
+func TestHashingTakesTurns(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const each = 32
+	var mu sync.Mutex
+	var turns []int
+	var all sync.WaitGroup
+	for i := range 2 {
+		all.Go(func() {
+			h := newHashing(proof.NewHasher(), new([blob.PieceSize]byte))
+			defer h.end()
+			block := <-h.free
+			for n := range each * blob.PieceSize / hashBlock {
+				if n%(blob.PieceSize/hashBlock) == 0 {
+					mu.Lock()
+					turns = append(turns, i)
+					mu.Unlock()
+				}
+				block = h.add(block, hashBlock, 2)
+			}
+		})
+	}
+	all.Wait()
+	changes := 0
+	for i := range turns[1:] {
+		if turns[i] != turns[i+1] {
+			changes++
+		}
+	}
+	if changes < each { // by the runtime alone, every 10 ms
+		t.Errorf("%d changes between two blobs of %d pieces each", changes, each)
 	}
 }
