@@ -11,7 +11,8 @@
 //
 // What always holds: what is selected is a function of the rules and of what
 // registries list (Selection.Choose), and when is one of the schedule and the
-// clock (Selection.Next); what a registry's notification says is fetched only if a
+// clock (Selection.Next); a list that cannot be had takes nothing away, also after a
+// restart (choices); what a registry's notification says is fetched only if a
 // selection covers it; an image counts as there when all of it is in the cache and
 // proven. Nothing here makes bytes up or down: that is the cache's.
 //

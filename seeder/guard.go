@@ -88,9 +88,7 @@ func (r *runner) guard(ctx context.Context) {
 // check finds out who holds the blobs of what was looked at last, and has members
 // fetch what too few do.
 func (r *runner) check(ctx context.Context) {
-	r.mu.Lock()
-	digests := maps.Clone(r.digests)
-	r.mu.Unlock()
+	digests := r.digests()
 	if len(digests) == 0 {
 		return
 	}

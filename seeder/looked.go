@@ -78,10 +78,7 @@ func (l *looked) note(name string, at time.Time, selections []Selection) error {
 	l.at = file.Looked
 	text, err := json.Marshal(file)
 	if err == nil {
-		err = os.WriteFile(l.path+".new", text, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(l.path+".new", l.path)
+		err = replace(l.path, text)
 	}
 	if err != nil {
 		return fmt.Errorf("when selections were looked at: %w", err)

@@ -82,3 +82,17 @@ func (p pattern) coversTag(tag string) bool {
 	ok, err := path.Match(p.tag, tag)
 	return ok && err == nil
 }
+
+// has tells whether an image is meant, REGISTRY/REPOSITORY:TAG or @DIGEST.
+func (p pattern) has(image string) bool {
+	name := repository(image)
+	of, ok := strings.CutPrefix(name, p.registry+"/")
+	if !ok || !p.covers(of) {
+		return false
+	}
+	if p.digest != "" {
+		return image == name+"@"+p.digest
+	}
+	tag, ok := strings.CutPrefix(image, name+":")
+	return ok && p.coversTag(tag)
+}

@@ -31,6 +31,10 @@ type Report struct {
 // SelectionReport is that of a selection.
 type SelectionReport struct {
 	Name string `json:"name"`
+	// Chosen is the number of images, also those that were chosen before a
+	// restart, and Listed when a list named the one that was longest not in any.
+	Chosen int       `json:"chosen"`
+	Listed time.Time `json:"listed,omitzero"`
 	// Next is when registries are asked next what there is; zero is when
 	// somebody says so.
 	Next time.Time `json:"next,omitzero"`
@@ -61,7 +65,8 @@ type Run struct {
 	// Images are those that are under way, failed, or have come, in this order,
 	// and those of which nobody could ask what they are.
 	Images []Progress `json:"images"`
-	// Errors is why lists could not be had. What was chosen before stays so.
+	// Errors is why lists could not be had, and how much of them stays chosen, as
+	// of when.
 	Errors []string `json:"errors,omitempty"`
 }
 

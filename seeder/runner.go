@@ -3,7 +3,6 @@ package seeder
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -38,8 +37,8 @@ type runner struct {
 	ended   chan struct{}
 
 	// Of run's goroutine.
-	images  []string          // chosen last
 	failing map[string]string // images, and why
+	written digest.Digest     // of what is on disk about choice
 
 	mu       sync.Mutex
 	asked    bool
@@ -50,8 +49,8 @@ type runner struct {
 	running  *Run
 	pulls    map[*Pull]struct{} // of running
 	runs     []Run
-	digests  map[string]digest.Digest // what images are that were chosen and are here
-	holders  *Holders                 // the last check
+	choice   choice
+	holders  *Holders // the last check
 }
 
 // run looks until ctx ends.
@@ -134,7 +133,7 @@ func (r *runner) work(ctx context.Context) {
 	case len(events) > 0:
 		r.look(ctx, ByNotification, func(ctx context.Context, run *Run) []string { return r.notified(ctx, run, events) })
 	case due(follow):
-		r.look(ctx, ByFollow, func(context.Context, *Run) []string { return r.images })
+		r.look(ctx, ByFollow, func(context.Context, *Run) []string { return r.chosen() })
 	}
 }
 
@@ -151,7 +150,9 @@ func (r *runner) look(ctx context.Context, why string, choose func(context.Conte
 	r.mu.Lock()
 	run.Chosen = len(images)
 	r.mu.Unlock()
+	r.keep(ctx)
 	r.fetch(ctx, run, images)
+	r.keep(ctx)
 	if ctx.Err() != nil {
 		return // and nobody asks about it any more
 	}
@@ -166,7 +167,6 @@ func (r *runner) look(ctx context.Context, why string, choose func(context.Conte
 	if !quiet {
 		r.runs = slices.Insert(r.runs, 0, run.sorted())
 		r.runs = r.runs[:min(len(r.runs), maxRuns)]
-		r.forget()
 		select {
 		case r.brought <- struct{}{}:
 		default:
@@ -179,15 +179,6 @@ func (r *runner) look(ctx context.Context, why string, choose func(context.Conte
 	r.tell(*run, quiet)
 }
 
-// forget drops what images were that are chosen no longer. mu is held.
-func (r *runner) forget() {
-	chosen := make(map[string]bool, len(r.images))
-	for _, image := range r.images {
-		chosen[image] = true
-	}
-	maps.DeleteFunc(r.digests, func(image string, _ digest.Digest) bool { return !chosen[image] })
-}
-
 // tell logs a run.
 func (r *runner) tell(run Run, quiet bool) {
 	r.s.metrics.failing.WithLabelValues(r.Name).Set(float64(run.Failed + len(run.Errors)))
@@ -195,7 +186,7 @@ func (r *runner) tell(run Run, quiet bool) {
 		return
 	}
 	for _, err := range run.Errors {
-		r.s.log.Warn("a list of images cannot be had, what was chosen before stays so", "selection", r.Name, "error", err)
+		r.s.log.Warn("a list of images cannot be had, what was chosen of it before stays so", "selection", r.Name, "error", err)
 	}
 	r.s.log.Info("seeded", "selection", r.Name, "why", run.Why, "chosen", run.Chosen, "unchanged", run.Unchanged,
 		"fetched", run.Fetched, "failed", run.Failed, "bytes", run.Bytes, "took", run.Ended.Sub(run.Began).Round(time.Millisecond))
@@ -221,8 +212,9 @@ func (r *runner) fetch(ctx context.Context, run *Run, images []string) {
 			delete(r.pulls, p)
 			run.take(now)
 			r.note(image, err)
-			if err == nil {
-				r.digests[image] = now.Digest
+			if k, chosen := r.choice[image]; err == nil && chosen {
+				k.Digest = now.Digest
+				r.choice[image] = k
 			}
 			r.mu.Unlock()
 			r.s.metrics.images.WithLabelValues(string(now.State)).Inc()
@@ -244,95 +236,34 @@ func (r *runner) note(image string, err error) {
 	}
 }
 
-// everything asks registries what there is, and chooses.
-func (r *runner) everything(ctx context.Context, run *Run) []string {
-	var images []string
-	for _, p := range r.patterns {
-		repositories := []string{p.repository}
-		if p.anyRepository() {
-			all, err := r.s.o.Lister.Repositories(ctx, p.registry)
-			if err != nil {
-				r.listFailed(run, fmt.Errorf("the repositories of %s: %w", p.registry, err))
-				continue
-			}
-			repositories = slices.DeleteFunc(all, func(name string) bool { return !p.covers(name) })
-		}
-		for _, repository := range repositories {
-			images = append(images, r.inRepository(ctx, run, p, repository)...)
-		}
-	}
-	if len(run.Errors) > 0 {
-		images = append(images, r.images...)
-	}
-	slices.Sort(images)
-	images = slices.Compact(images)
-	if len(images) > maxImages {
-		r.listFailed(run, fmt.Errorf("%d images are selected: use narrower patterns, %d are the most", len(images), maxImages))
-		images = images[:maxImages]
-	}
-	r.images = images
-	return images
-}
-
-func (r *runner) listFailed(run *Run, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	run.fail(err)
-}
-
-// inRepository returns the images of a repository that p means.
-func (r *runner) inRepository(ctx context.Context, run *Run, p pattern, repository string) (images []string) {
-	if image, ok := r.asIs(p, repository); ok {
-		return []string{image}
-	}
-	name := p.registry + "/" + repository
-	tags, err := r.s.o.Lister.Tags(ctx, name)
-	if err != nil {
-		r.listFailed(run, fmt.Errorf("the tags of %s: %w", name, err))
-		return nil
-	}
-	c := r.choose(p, tags)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for why, n := range c.leftOut {
-		if run.LeftOut == nil {
-			run.LeftOut = map[string]int{}
-		}
-		run.LeftOut[why] += n
-	}
-	for _, tag := range c.tags {
-		images = append(images, name+":"+tag)
-	}
-	return images
-}
-
 // notified returns the images that were pushed, as far as the selection has them.
 func (r *runner) notified(ctx context.Context, run *Run, events []Event) []string {
 	pushed := map[string][]string{} // tags by repository
 	for _, e := range events {
 		pushed[e.Repository] = append(pushed[e.Repository], e.Tag)
 	}
-	var images []string
+	now := choice{}
 	for repository, tags := range pushed {
 		for _, p := range r.patterns {
 			if !p.covers(repository) {
 				continue
 			}
-			for _, image := range r.inRepository(ctx, run, p, repository) {
-				if slices.ContainsFunc(tags, func(tag string) bool { return image == p.registry+"/"+repository+":"+tag }) {
-					images = append(images, image)
-				}
-			}
+			of := choice{}
+			r.inRepository(ctx, run, p, repository, of)
+			maps.DeleteFunc(of, func(image string, _ kept) bool {
+				return !slices.ContainsFunc(tags, func(tag string) bool { return image == p.registry+"/"+repository+":"+tag })
+			})
+			maps.Copy(now, of)
 		}
 	}
-	slices.Sort(images)
-	images = slices.Compact(images)
-	for _, image := range images {
-		if !slices.Contains(r.images, image) {
-			r.images = append(r.images, image)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for image, k := range now {
+		if _, chosen := r.choice[image]; chosen || len(r.choice) < maxImages {
+			r.choice[image] = k
 		}
 	}
-	return images
+	return slices.Sorted(maps.Keys(now))
 }
 
 // notify has the selection look at what was pushed, and tells whether it is for it.
@@ -365,6 +296,7 @@ func (r *runner) report() SelectionReport {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := SelectionReport{Name: r.Name, Followed: r.followed, Runs: append([]Run{}, r.runs...), Holders: r.holders}
+	s.Chosen, s.Listed = len(r.choice), r.choice.oldest()
 	s.Next, _ = r.times()
 	if r.running != nil {
 		now := *r.running

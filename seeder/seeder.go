@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/blobcache"
@@ -71,8 +70,11 @@ type Options struct {
 	// Platforms are those of selections that name none.
 	Platforms []string
 	// Looked is the file that says when selections with a schedule were looked at
-	// last; with none, no look is made up for.
+	// last; with none, no look is made up for. Chosen is the folder of what each
+	// selection chose last; with none, a new Seeder knows nothing of it until
+	// registries list what there is.
 	Looked  string
+	Chosen  string
 	Logger  *slog.Logger          // nil discards
 	Metrics prometheus.Registerer // nil registers nothing
 }
@@ -84,6 +86,7 @@ type Seeder struct {
 	metrics *metrics
 	rests   *rests
 	looked  *looked
+	chosen  choices
 	changed chan struct{} // holds one: there is another config
 
 	mu      sync.Mutex
@@ -94,7 +97,7 @@ type Seeder struct {
 // New returns a Seeder that does nothing until Run. Errors: those of Config.Check,
 // and of metrics that are there already.
 func New(o Options, c Config) (*Seeder, error) {
-	s := &Seeder{o: o, log: o.Logger, rests: newRests(), changed: make(chan struct{}, 1)}
+	s := &Seeder{o: o, log: o.Logger, rests: newRests(), chosen: choices{o.Chosen}, changed: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -160,6 +163,7 @@ func (s *Seeder) follow(ctx context.Context, c Config, lim *limits) {
 	old := s.runners
 	s.mu.Unlock()
 	var now []*runner
+	var add []rules
 	for _, selection := range c.Selections {
 		if len(selection.Platforms) == 0 {
 			selection.Platforms = s.o.Platforms
@@ -174,15 +178,19 @@ func (s *Seeder) follow(ctx context.Context, c Config, lim *limits) {
 			s.log.Error("selection left out", "selection", selection.Name, "error", err)
 			continue
 		}
-		now = append(now, s.start(ctx, rules, lim))
+		add = append(add, rules)
 	}
-	for _, r := range old {
+	for _, r := range old { // before another of the same name begins
+
 		if !slices.Contains(now, r) {
 			r.stop()
 			<-r.ended
 			s.metrics.failing.DeleteLabelValues(r.Name)
 			s.metrics.short.DeleteLabelValues(r.Name)
 		}
+	}
+	for _, rules := range add {
+		now = append(now, s.start(ctx, rules, lim))
 	}
 	slices.SortFunc(now, func(a, b *runner) int { return strings.Compare(a.Name, b.Name) })
 	s.mu.Lock()
@@ -194,7 +202,14 @@ func (s *Seeder) start(ctx context.Context, rules rules, lim *limits) *runner {
 	ctx, stop := context.WithCancel(ctx)
 	r := &runner{
 		rules: rules, s: s, limits: lim, began: time.Now(), wake: make(chan struct{}, 1),
-		brought: make(chan struct{}, 1), stop: stop, ended: make(chan struct{}), failing: map[string]string{}, digests: map[string]digest.Digest{},
+		brought: make(chan struct{}, 1), stop: stop, ended: make(chan struct{}), failing: map[string]string{},
+	}
+	var err error
+	if r.choice, err = s.chosen.read(rules); err != nil {
+		s.log.Warn("what a selection chose before is not known until its registries list it", "selection", r.Name, "error", err)
+	}
+	if len(r.choice) > 0 {
+		r.looked = r.began // the tags are followed, also if the next look is far
 	}
 	if at, ok := s.looked.last(r.Name, r.began); ok && r.schedule != nil {
 		r.began = at
@@ -210,6 +225,16 @@ func (s *Seeder) note(name string, at time.Time) {
 	s.mu.Unlock()
 	if err := s.looked.note(name, at, selections); err != nil {
 		s.log.Error("a look may be made up for that was not missed", "selection", name, "error", err)
+	}
+}
+
+// keep writes down what a selection chose.
+func (s *Seeder) keep(name string, text []byte) {
+	s.mu.Lock()
+	selections := s.config.Selections
+	s.mu.Unlock()
+	if err := s.chosen.write(name, text, selections); err != nil {
+		s.log.Error("what a selection chose will not be known after a restart", "selection", name, "error", err)
 	}
 }
 

@@ -59,32 +59,48 @@ func (w *world) forget() string {
 // seed runs a seeder in a synctest bubble.
 func seed(t *testing.T, o Options, c Config, test func(t *testing.T, w *world, s *Seeder)) {
 	t.Helper()
+	bubble(t, func(t *testing.T, w *world) {
+		t.Helper()
+		s, stop := w.seeder(t, o, c)
+		defer stop()
+		test(t, w, s)
+	})
+}
+
+// bubble is one of synctest with the images that selections of the tests have.
+func bubble(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		o.Mirror, o.Lister, o.Cache = w, w, w.cache
-		if c, ok := o.Swarm.(*crowd); ok {
-			c.world = w
-		}
 		for _, tag := range []string{"v1.0.0", "v1.1.0", "edge"} {
 			w.add("r.io/team/app:"+tag, "config", "layer of "+tag)
 		}
 		w.add("r.io/other/db:v9.0.0", "config")
-		s, err := New(o, c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- s.Run(ctx) }()
-		defer func() {
-			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		}()
-		synctest.Wait()
-		test(t, w, s)
+		test(t, w)
 	})
+}
+
+// seeder starts a seeder, until it is stopped.
+func (w *world) seeder(t *testing.T, o Options, c Config) (s *Seeder, stop func()) {
+	t.Helper()
+	o.Mirror, o.Lister, o.Cache = w, w, w.cache
+	if c, ok := o.Swarm.(*crowd); ok {
+		c.world = w
+	}
+	s, err := New(o, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	synctest.Wait()
+	return s, func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // pass lets time pass.

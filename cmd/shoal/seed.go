@@ -79,7 +79,8 @@ func (c client) Repositories(ctx context.Context, registry string) ([]string, er
 func (s *service) openSeeder(ctx context.Context) (err error) {
 	c := client{s.proxy, s.origin}
 	s.seeder, err = seeder.New(seeder.Options{
-		Mirror: c, Lister: c, Cache: s.cache, Swarm: swarm{s.node, s.signer}, Busy: s.proxy.Busy, Platforms: ownPlatform(), Looked: filepath.Join(s.cfg.DataDir, "seeder.json"), Logger: s.log, Metrics: s.metrics,
+		Mirror: c, Lister: c, Cache: s.cache, Swarm: swarm{s.node, s.signer}, Busy: s.proxy.Busy, Platforms: ownPlatform(),
+		Looked: filepath.Join(s.cfg.DataDir, "seeder.json"), Chosen: filepath.Join(s.cfg.DataDir, "seeder"), Logger: s.log, Metrics: s.metrics,
 	}, s.cfg.Seeder)
 	hook := s.cfg.Seeder.Webhook
 	if err != nil || hook.Listen == "" {

@@ -67,6 +67,9 @@ func printSeeder(out io.Writer, report seeder.Report, now time.Time) error {
 // wrong.
 func selectionText(s seeder.SelectionReport, now time.Time) []string {
 	text := s.Name + ": not looked at yet"
+	if s.Chosen > 0 {
+		text = fmt.Sprintf("%s: %s as of %s ago, not looked at yet", s.Name, count(s.Chosen, "image"), since(s.Listed, now))
+	}
 	var last seeder.Run
 	if len(s.Runs) > 0 {
 		last = s.Runs[0]

@@ -95,7 +95,7 @@ func (r *Repository) list(ctx context.Context, path string, read func(page []byt
 			break
 		}
 		next, more := NextPage(link)
-		if !more || len(names) == 0 {
+		if !more { // a page may have none, of those that the asker may see
 			return all, nil
 		}
 		query = next

@@ -30,6 +30,14 @@ func TestLists(t *testing.T) {
 		case "/v2/hub/endless/tags/list":
 			w.Header().Set("Link", `</v2/hub/endless/tags/list?last=1>; rel="next"`)
 			fmt.Fprint(w, `{"tags":["v1"]}`)
+		case "/v2/hub/gap/tags/list", "/v2/hub/torn/tags/list":
+			pages := []string{`{"tags":["v1"]}`, `{"tags":null}`, `{"tags":["v2"]}`}
+			if at+1 < len(pages) {
+				w.Header().Set("Link", fmt.Sprintf(`<?last=%d>; rel="next"`, at+1))
+			} else if strings.Contains(r.URL.Path, "torn") {
+				w.WriteHeader(http.StatusBadGateway)
+			}
+			fmt.Fprint(w, pages[at])
 		case "/v2/hub/large/tags/list":
 			fmt.Fprint(w, strings.Repeat(" ", maxPage+1))
 		case "/v2/hub/text/tags/list":
@@ -53,14 +61,14 @@ func TestLists(t *testing.T) {
 	if want := []string{"/v2/_catalog?n=1000", "/v2/_catalog?last=1&n=1", "/v2/_catalog?last=2&n=1", "/v2/_catalog?last=3&n=1"}; !slices.Equal(asked, want) {
 		t.Errorf("asked %q", asked)
 	}
-	for name, want := range map[string]error{"app": nil, "gone": blob.ErrNotFound, "endless": blob.ErrTooLarge, "large": blob.ErrTooLarge, "text": blob.ErrUnavailable} {
+	for name, want := range map[string]error{"app": nil, "gap": nil, "torn": blob.ErrUnavailable, "gone": blob.ErrNotFound, "endless": blob.ErrTooLarge, "large": blob.ErrTooLarge, "text": blob.ErrUnavailable} {
 		asked = nil
 		r, err := c.Repository("r.example", name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		tags, err := r.Tags(t.Context())
-		if !errors.Is(err, want) || len(asked) > maxPages || want == nil && !slices.Equal(tags, []string{"v1", "v2"}) {
+		if !errors.Is(err, want) || len(asked) > maxPages || want == nil && !slices.Equal(tags, []string{"v1", "v2"}) || want != nil && len(tags) > 0 {
 			t.Errorf("%s: %q, %v after %d questions", name, tags, err, len(asked))
 		}
 	}
