@@ -126,10 +126,9 @@ func (r *runner) digests() map[string]digest.Digest {
 	return all
 }
 
-// keep writes down what is chosen, if that has changed. What a look came to that
-// was given up does not count.
-func (r *runner) keep(ctx context.Context) {
-	if ctx.Err() != nil || r.s.chosen.dir == "" {
+// keep writes down what is chosen, if that has changed.
+func (r *runner) keep() {
+	if r.s.chosen.dir == "" {
 		return
 	}
 	r.mu.Lock()

@@ -63,7 +63,14 @@ func TestChoiceOutlivesTheNode(t *testing.T) {
 		if r.Holders == nil || r.Holders.Images != 2 || r.Holders.ShortImages != 0 || len(crowd.ordered) != 2 || !strings.Contains(ordered, "b r.io/team/app@"+w.manifests[v100].Digest.String()) {
 			t.Errorf("members hold too little: %+v, ordered\n%s", r.Holders, ordered)
 		}
-		// The registry is back, and has one less.
+		// It lists again, and says of no tag yet what it is.
+		w.setFail("catalog r.io", nil)
+		w.setFail("tags r.io/team/app", nil)
+		pass(time.Hour)
+		if r := s.Report().Selections[0]; len(r.Runs[0].Errors) != 0 || r.Runs[0].Failed != 2 || len(s.all()[0].digests()) != 2 {
+			t.Errorf("with lists only: %+v", r)
+		}
+		// It is back, and has one less.
 		w.away(nil)
 		w.mu.Lock()
 		delete(w.manifests, v110)
@@ -222,6 +229,18 @@ func TestChoiceIsWrittenAsAWhole(t *testing.T) {
 		pass(time.Second)
 		if files, err := filepath.Glob(filepath.Join(o.Chosen, "*")); err != nil || len(files) != 2 || filepath.Base(files[1]) != "other.json" {
 			t.Errorf("%v, %v", files, err)
+		}
+	})
+}
+
+// TestChoiceIsWrittenAtOnce: what is chosen is on disk before it is here.
+func TestChoiceIsWrittenAtOnce(t *testing.T) {
+	o := Options{Chosen: t.TempDir(), Busy: func() bool { return true }}
+	seed(t, o, choosing(nil), func(t *testing.T, _ *world, s *Seeder) {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(o.Chosen, "team.json"))
+		if s.Report().Selections[0].Running == nil || err != nil || !bytes.Contains(text, []byte(v110)) {
+			t.Errorf("%+v; %s, %v", s.Report(), text, err)
 		}
 	})
 }

@@ -147,14 +147,20 @@ func (r *runner) look(ctx context.Context, why string, choose func(context.Conte
 	}
 	r.mu.Unlock()
 	images := choose(ctx, run)
+	if ctx.Err() != nil {
+		return // and nobody asks about it any more
+	}
 	r.mu.Lock()
 	run.Chosen = len(images)
 	r.mu.Unlock()
-	r.keep(ctx)
+	for _, err := range run.Errors { // nobody adds to them any more
+		r.s.log.Warn("a list of images cannot be had, what was chosen of it before stays so", "selection", r.Name, "error", err)
+	}
+	r.keep()
 	r.fetch(ctx, run, images)
-	r.keep(ctx)
+	r.keep()
 	if ctx.Err() != nil {
-		return // and nobody asks about it any more
+		return
 	}
 	r.mu.Lock()
 	run.Ended = time.Now()
@@ -184,9 +190,6 @@ func (r *runner) tell(run Run, quiet bool) {
 	r.s.metrics.failing.WithLabelValues(r.Name).Set(float64(run.Failed + len(run.Errors)))
 	if quiet {
 		return
-	}
-	for _, err := range run.Errors {
-		r.s.log.Warn("a list of images cannot be had, what was chosen of it before stays so", "selection", r.Name, "error", err)
 	}
 	r.s.log.Info("seeded", "selection", r.Name, "why", run.Why, "chosen", run.Chosen, "unchanged", run.Unchanged,
 		"fetched", run.Fetched, "failed", run.Failed, "bytes", run.Bytes, "took", run.Ended.Sub(run.Began).Round(time.Millisecond))

@@ -85,8 +85,11 @@ func selectionText(s seeder.SelectionReport, now time.Time) []string {
 	if !s.Next.IsZero() {
 		text += fmt.Sprintf(", next in %s", since(now, s.Next))
 	}
-	lines := []string{text}
+	lines, unlisted := []string{text}, last.Errors
 	if r := s.Running; r != nil {
+		if len(r.Errors) > 0 {
+			unlisted = r.Errors
+		}
 		lines[0] += fmt.Sprintf(", running (%s): %d of %s", r.Why, r.Unchanged+r.Fetched+r.Failed, count(r.Chosen, "image"))
 		for _, p := range r.Images {
 			if !p.Ended() {
@@ -99,7 +102,7 @@ func selectionText(s seeder.SelectionReport, now time.Time) []string {
 			lines = append(lines, p.Image+": "+p.Error)
 		}
 	}
-	lines = append(lines, last.Errors...)
+	lines = append(lines, unlisted...)
 	lines = append(lines, holdersText(s.Holders, now)...)
 	var left []string
 	for _, why := range slices.Sorted(maps.Keys(last.LeftOut)) {

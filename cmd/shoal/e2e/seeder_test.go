@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
+	"shoal/cmd/shoal/e2e/program"
 	"shoal/cmd/shoal/e2e/testhost"
 )
 
@@ -68,6 +70,55 @@ seeder:
 	want := regexp.MustCompile(`told: 1 image, 1 here, looked at \d+s ago \(notification, took \S+, fetched 1 of 3.895MiB\)`)
 	check(t, testhost.Until(ctx, 5*time.Second, func(ctx context.Context) error {
 		out, err := l.hosts[0].Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"seeder"}})
+		if err == nil && !want.MatchString(out) {
+			err = fmt.Errorf("shoal seeder says\n%s\nwant %s", out, want)
+		}
+		return err
+	}))
+}
+
+// TestSelectionOutlivesTheRegistry: a seeder of what its registry lists is killed
+// and starts again when the registry has gone, and so has who held the image, too.
+// It knows what it had, says of when, and has another member hold it.
+func TestSelectionOutlivesTheRegistry(t *testing.T) {
+	ctx, l := scenario(t)
+	img := l.push(ctx, t, 97, 1)
+	dir := t.TempDir()
+	key, file := filepath.Join(dir, "seeder.key"), filepath.Join(dir, "shoal.yaml")
+	public := strings.TrimSpace(must(l.hosts[0].Run(ctx, testhost.Command{Path: l.shoal, Args: []string{"key", "new", key}}))(t))
+	check(t, os.WriteFile(file, fmt.Appendf(nil, `signing-key: %s
+seeder:
+  check-holders: 1s
+  select: {listed: {images: ["docker.io/shoal/image9[7]:*"], every: 1h, min-holders: 2}}
+`, key), 0o600))
+	swarmKey := l.newKey(ctx, t)
+	node := func(number int, args []string, join ...*program.Node) *program.Node {
+		n := must(program.NewNode(ctx, l.hosts[number], program.NodeConfig{
+			Shoal: l.shoal, Name: "shoal-outlives", SwarmKey: swarmKey, Upstream: l.origin.URL(), Join: join,
+			Args: append([]string{"--no-mdns", "--trusted-keys", public}, args...),
+		}))(t)
+		t.Cleanup(n.Kill)
+		return n
+	}
+	first, other := node(1, nil), node(2, nil)
+	seeder := node(0, []string{"--config", file}, first, other)
+	check(t, first.Start(ctx))
+	check(t, seeder.Start(ctx))
+	awaitWhole(ctx, t, seeder, img)
+	awaitWhole(ctx, t, first, img)
+
+	seeder.Kill()
+	first.Kill()
+	check(t, l.origin.SwitchOff())
+	t.Cleanup(func() { check(t, l.origin.SwitchOn(context.WithoutCancel(ctx))) })
+	check(t, other.Start(ctx))
+	check(t, seeder.Start(ctx))
+	start := time.Now()
+	awaitWhole(ctx, t, other, img)
+	t.Logf("another member holds it %v after the start", time.Since(start).Round(time.Millisecond))
+	want := regexp.MustCompile(`listed: 1 image(?s:.*)\n  the repositories of docker.io: .*; images that stay chosen as of 20\S+Z: 1\n`)
+	check(t, testhost.Until(ctx, 10*time.Second, func(ctx context.Context) error {
+		out, err := l.verb(ctx, seeder, "seeder")
 		if err == nil && !want.MatchString(out) {
 			err = fmt.Errorf("shoal seeder says\n%s\nwant %s", out, want)
 		}
