@@ -6,11 +6,12 @@ import (
 	"slices"
 	"sync"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"shoal/blobcache/lru"
 )
 
 // NAT says whether a node is behind one: others cannot dial it from outside its
@@ -57,7 +58,7 @@ func newReach(o Options) *reach {
 	if r.said == NATUnknown && len(o.Announce) > 0 {
 		r.said = NoNAT // the operator knows addresses that lead here
 	}
-	r.sightings, _ = lru.New[peer.ID, sighting](maxSightings) // fails for no size only
+	r.sightings = lru.New[peer.ID, sighting](maxSightings)
 	return r
 }
 

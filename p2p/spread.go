@@ -10,13 +10,13 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"shoal/blobcache/lru"
 	"shoal/blobcache/statement"
 	"shoal/p2p/wire"
 )
@@ -83,18 +83,9 @@ type spreading struct {
 func newSpreader(n *Node) *spreader {
 	return &spreader{
 		n: n, queue: make(chan spreading, spreadWaiting),
-		seen: newLRU[[sha256.Size]byte, struct{}](seenMost), others: newLRU[[sha256.Size]byte, struct{}](seenMost),
-		meters: newLRU[peer.ID, *rate.Limiter](metersMost), strangers: rate.NewLimiter(rate.Every(strangersEvery), strangersBurst),
+		seen: lru.New[[sha256.Size]byte, struct{}](seenMost), others: lru.New[[sha256.Size]byte, struct{}](seenMost),
+		meters: lru.New[peer.ID, *rate.Limiter](metersMost), strangers: rate.NewLimiter(rate.Every(strangersEvery), strangersBurst),
 	}
-}
-
-// newLRU returns a cache of n entries. lru.New errs on sizes below 1 only.
-func newLRU[K comparable, V any](n int) *lru.Cache[K, V] {
-	c, err := lru.New[K, V](n)
-	if err != nil {
-		panic(err)
-	}
-	return c
 }
 
 // run takes in what members push, and passes it on, until ctx is done.

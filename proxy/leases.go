@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/lru"
 	"shoal/blobcache/statement"
 	"shoal/proxy/origin"
 	"shoal/proxy/request"
@@ -53,8 +53,8 @@ type leases struct {
 
 func newLeases(signer *statement.Signer, spread func(statement.Lease)) *leases {
 	return &leases{
-		signer: signer, spread: spread, taken: newLRU[string, []statement.Lease](maxTags),
-		given: newLRU[string, statement.Lease](maxTags), forgotten: newLRU[string, time.Time](maxTags),
+		signer: signer, spread: spread, taken: lru.New[string, []statement.Lease](maxTags),
+		given: lru.New[string, statement.Lease](maxTags), forgotten: lru.New[string, time.Time](maxTags),
 	}
 }
 

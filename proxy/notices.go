@@ -3,7 +3,7 @@ package proxy
 import (
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"shoal/blobcache/lru"
 )
 
 const (
@@ -20,7 +20,7 @@ type notices struct {
 }
 
 func newNotices() *notices {
-	return &notices{newLRU[string, time.Time](maxNotices)}
+	return &notices{lru.New[string, time.Time](maxNotices)}
 }
 
 // first says whether key was not noticed within the time before. Two callers at

@@ -8,12 +8,12 @@ import (
 	"slices"
 	"sync"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/lru"
 	"shoal/proxy/manifest"
 )
 
@@ -69,7 +69,7 @@ func newPrefetcher(p *Proxy, wanted []ocispec.Platform) *prefetcher {
 		log:      p.log,
 		metrics:  p.metrics,
 		queue:    make(chan image, imagesWaiting),
-		unwanted: newLRU[digest.Digest, struct{}](maxUnwanted),
+		unwanted: lru.New[digest.Digest, struct{}](maxUnwanted),
 		busy:     map[digest.Digest]bool{},
 	}
 }

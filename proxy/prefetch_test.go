@@ -15,6 +15,7 @@ import (
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/lru"
 	"shoal/proxy/manifest"
 	"shoal/proxy/origin/origintest"
 )
@@ -260,7 +261,7 @@ func TestPrefetchStopsWithoutRoom(t *testing.T) {
 func TestPrefetchPlatforms(t *testing.T) {
 	f := &prefetcher{
 		wanted:   []ocispec.Platform{{OS: "linux", Architecture: "arm", Variant: "v7"}, {OS: "linux", Architecture: "amd64"}},
-		unwanted: newLRU[digest.Digest, struct{}](10),
+		unwanted: lru.New[digest.Digest, struct{}](10),
 	}
 	child := func(name string, p *ocispec.Platform) manifest.Child {
 		return manifest.Child{Descriptor: blob.Descriptor{Digest: digest.FromString(name)}, Platform: p}

@@ -31,13 +31,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/lru"
 	"shoal/blobcache/statement"
 	"shoal/proxy/origin"
 	"shoal/proxy/policy"
@@ -142,20 +142,11 @@ func New(o Options) (*Proxy, error) {
 	p.wallets = newWallets(p.book)
 	p.greeting = &greeting{origin: p.origin}
 	p.version = []string{"registry/2.0"}
-	p.heads = newLRU[digest.Digest, head](maxHeads)
-	p.accepts = newLRU[string, accepts](maxAccepts)
+	p.heads = lru.New[digest.Digest, head](maxHeads)
+	p.accepts = lru.New[string, accepts](maxAccepts)
 	p.prefetch = newPrefetcher(p, wanted)
-	p.rotten = newLRU[digest.Digest, time.Time](maxNotices)
+	p.rotten = lru.New[digest.Digest, time.Time](maxNotices)
 	return p, nil
-}
-
-// newLRU returns a cache of n entries. lru.New errs on sizes below 1 only.
-func newLRU[K comparable, V any](n int) *lru.Cache[K, V] {
-	c, err := lru.New[K, V](n)
-	if err != nil {
-		panic(err)
-	}
-	return c
 }
 
 // Run prefetches, and brings again what rotted, until ctx ends, and returns when

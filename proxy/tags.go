@@ -10,12 +10,12 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/singleflight"
 
 	"shoal/blobcache"
 	"shoal/blobcache/blob"
+	"shoal/blobcache/lru"
 )
 
 const (
@@ -86,7 +86,7 @@ func (a tagAnswer) good(maxAge time.Duration) bool {
 }
 
 func newTags(store *blobcache.Cache) *tags {
-	return &tags{store: store, recent: newLRU[tagKey, tagAnswer](maxTags)}
+	return &tags{store: store, recent: lru.New[tagKey, tagAnswer](maxTags)}
 }
 
 // resolve returns what ask answers for key, or has answered within maxAge.

@@ -8,9 +8,8 @@ import (
 	"net/url"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-
 	"shoal/blobcache/blob"
+	"shoal/blobcache/lru"
 	"shoal/proxy/origin/public"
 )
 
@@ -121,11 +120,7 @@ type target struct {
 }
 
 func newTargets() *targets {
-	cache, err := lru.New[targetKey, target](targetsMax)
-	if err != nil {
-		panic("origin: " + err.Error()) // of a size that is not positive
-	}
-	return &targets{cache: cache}
+	return &targets{cache: lru.New[targetKey, target](targetsMax)}
 }
 
 // get returns the target for key, or nil.

@@ -24,11 +24,11 @@ import (
 	"fmt"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/singleflight"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/lru"
 )
 
 const (
@@ -88,18 +88,9 @@ type key [sha256.Size]byte
 
 // New returns an empty Book that tells the time by now.
 func New(now func() time.Time) *Book {
-	b := &Book{now: now, leases: newLRU[key, time.Time](maxLeases), places: newLRU[Place, struct{}](maxPlaces)}
+	b := &Book{now: now, leases: lru.New[key, time.Time](maxLeases), places: lru.New[Place, struct{}](maxPlaces)}
 	_, _ = rand.Read(b.secret[:]) // never fails
 	return b
-}
-
-// newLRU returns a cache of n entries. lru.New errs on sizes below 1 only.
-func newLRU[K comparable, V any](n int) *lru.Cache[K, V] {
-	c, err := lru.New[K, V](n)
-	if err != nil {
-		panic(err)
-	}
-	return c
 }
 
 // Who returns whose Authorization header that is; "" is nobody's.

@@ -5,8 +5,9 @@ import (
 	"slices"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
+
+	"shoal/blobcache/lru"
 )
 
 // Recogniser sorts requests into pulls. It is told of each when it begins and when
@@ -29,16 +30,7 @@ type head struct {
 type look struct{ last *Request }
 
 // NewRecogniser returns one that knows of nothing.
-func NewRecogniser() *Recogniser { return &Recogniser{heads: newLRU[head, *look](maxWaiting)} }
-
-// newLRU returns a cache of n entries. lru.New errs on sizes below 1 only.
-func newLRU[K comparable, V any](n int) *lru.Cache[K, V] {
-	c, err := lru.New[K, V](n)
-	if err != nil {
-		panic(err)
-	}
-	return c
-}
+func NewRecogniser() *Recogniser { return &Recogniser{heads: lru.New[head, *look](maxWaiting)} }
 
 // Begin is called when q has come.
 func (r *Recogniser) Begin(q *Request) {

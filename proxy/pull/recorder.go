@@ -5,9 +5,9 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 
+	"shoal/blobcache/lru"
 	"shoal/blobcache/trace"
 )
 
@@ -26,7 +26,7 @@ type Recorder struct {
 // NewRecorder returns a Recorder that calls report, in Run's goroutine, for every
 // pull that has ended.
 func NewRecorder(report func(Report)) *Recorder {
-	return &Recorder{report: report, fills: newLRU[digest.Digest, *trace.Live](maxWaiting), seen: NewRecogniser()}
+	return &Recorder{report: report, fills: lru.New[digest.Digest, *trace.Live](maxWaiting), seen: NewRecogniser()}
 }
 
 // Fill is told of each fill when it begins.

@@ -9,10 +9,10 @@ import (
 	"net/http"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 
 	"shoal/blobcache/blob"
+	"shoal/blobcache/lru"
 )
 
 const (
@@ -48,11 +48,7 @@ type token struct {
 
 // NewTokens returns an empty Tokens.
 func NewTokens() *Tokens {
-	cache, err := lru.New[string, token](keep)
-	if err != nil {
-		panic(fmt.Sprintf("auth: %v", err)) // of a size that is not positive
-	}
-	return &Tokens{cache: cache}
+	return &Tokens{cache: lru.New[string, token](keep)}
 }
 
 // Cached returns the token for key, or "" if there is none. One that is about
