@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/alecthomas/kong"
@@ -59,6 +60,9 @@ func child(node *kong.Node, name string) *kong.Node {
 
 // printHelp is kong's help, and for the whole program the topics, too.
 func printHelp(options kong.HelpOptions, line *kong.Context) error {
+	if n := line.Selected(); n != nil && strings.HasPrefix(n.Detail, "    ") { // which kong cuts off
+		n.Detail = "Examples:\n\n" + n.Detail
+	}
 	if err := kong.DefaultHelpPrinter(options, line); err != nil || line.Selected() != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -62,6 +63,9 @@ Try it, then set it up on two machines:
 
     # /etc/docker/daemon.json on both: {"registry-mirrors": ["http://127.0.0.1:5000"]}`
 
+// missingValue is what kong says of a flag without one, in words of its own.
+var missingValue = regexp.MustCompile(`expected \S+ value but got "EOL" \(<EOL>\)`)
+
 // environment is what a verb may use of the process.
 type environment struct {
 	ctx            context.Context
@@ -92,7 +96,8 @@ func run(env environment, args []string) int {
 	}
 	line, err := parser.Parse(args)
 	if err != nil {
-		return complain(env.stderr, fmt.Errorf("%w; see \"shoal --help\"", err), exitUsage)
+		text := missingValue.ReplaceAllString(err.Error(), "has no value")
+		return complain(env.stderr, fmt.Errorf("%s; see \"shoal --help\"", text), exitUsage)
 	}
 	err = line.Run()
 	switch {
