@@ -101,7 +101,11 @@
 // begun it, whatever views two nodes have. Nodes that own nothing ask the
 // origin for nothing; a few owners saturate it, and know each other's claims
 // within milliseconds, which thousands could not. A request takes no more than
-// what arrives in OriginAhead: nobody can help with what is in flight.
+// what arrives in OriginAhead: nobody can help with what is in flight. Of a small
+// blob, whose runs are of one piece, owners begin what nobody has or brings from
+// the head, AtOnce pieces or what arrives in OriginAhead: if all were on their way
+// at once, as those of the layers beside it, an origin behind a slow link would
+// bring none of them soon.
 //
 // Takeover. An owner that gets no byte for SilentAfter, though something is
 // expected from it, counts no more: its runs and what it has claimed fall to
@@ -112,9 +116,10 @@
 // node would need follows from an equal share of what the origin gives to all
 // at the moment. Who asks the origin for nothing also takes over what an owner
 // has claimed, when it would come much later (StuckBy), and what a slow member
-// alone has. Helpers come one after the other by
-// rank (Stagger): the second sees what the first has begun. This also fetches
-// what views that differ have left without an owner.
+// alone has; but not while others still bring what they have claimed, because
+// who has little of a shared link has more when they are done. Helpers come one
+// after the other by rank (Stagger): the second sees what the first has begun.
+// This also fetches what views that differ have left without an owner.
 //
 // Ranges. Until it is known whether the origin serves ranges, one node asks:
 // the owner of the first piece that nobody has, and the others after it by
@@ -133,11 +138,12 @@
 // origin is asked first, for what nobody has, then for what others claim, then
 // for anything, and members only add to it. It comes back when members alone
 // are as fast. Two nodes that share the origin's link each see half of it from
-// each other and so stay in the plan. As long as the own rate is not measured,
-// half of what the best of the others gets, or else half of what earlier fills
-// measured, or SlowSwarm is the measure; one piece is asked for then, to find
-// out. Nodes that own nothing wait longer, each a different time: a thousand
-// that miss the same owners must not ask at once.
+// each other and so stay in the plan, and who has measured what it got alone
+// counts on a share of it while others ask. As long as the own rate is not
+// measured, half of what the best of the others gets, or else half of what
+// earlier fills measured, or SlowSwarm is the measure; one piece is asked for
+// then, to find out. Nodes that own nothing wait longer, each a different time: a
+// thousand that miss the same owners must not ask at once.
 //
 // Where all members have the whole, and nobody else was seen to fill the blob, a
 // pull must not wait for a window: they must show at once (SlowStart, SlowHolders)

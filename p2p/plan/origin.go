@@ -117,13 +117,14 @@ func (p *Plan) patience() time.Duration {
 	return wait
 }
 
-// hope is the rate that the swarm must reach: most of what this node has
-// measured itself, or half of what it has reason to believe. A rate from other
+// hope is the rate that the swarm must reach: most of what this node would get,
+// which is a share of what it has measured itself if others ask, too, or half of
+// what it has reason to believe. A rate from other
 // fills, or that of a member, was measured under other circumstances: it is
 // reason enough to measure again, not to leave the swarm.
 func (p *Plan) hope(now time.Duration) float64 {
 	if rate, measured := p.origin.rate.rate(now); measured {
-		return p.tune.OriginShare * rate
+		return p.tune.OriginShare * rate / float64(1+p.askers())
 	}
 	best := p.bestPull(now)
 	if p.serving() == Streams && best > 0 && now-p.stored < lasts(p.size, best) {
@@ -133,6 +134,16 @@ func (p *Plan) hope(now time.Duration) float64 {
 		return best / 2
 	}
 	return max(p.tune.SlowSwarm, p.origin.hint/2)
+}
+
+// askers is how many members fetch from the origin, without those that are stuck.
+func (p *Plan) askers() (n int) {
+	for _, m := range p.order {
+		if m.asks() && m.stuck == never {
+			n++
+		}
+	}
+	return n
 }
 
 // mayAskOrigin reports whether the origin can take a request now.
@@ -227,7 +238,8 @@ func (p *Plan) mine() func(i int) bool {
 	case o.me < 0:
 		return func(int) bool { return false }
 	}
-	return func(i int) bool { return o.mine.Test(uint(i)) && p.unclaimed(i) }
+	reach := p.reach()
+	return func(i int) bool { return i < reach && o.mine.Test(uint(i)) && p.unclaimed(i) }
 }
 
 // chooseAnything returns what the origin is asked for when the swarm is

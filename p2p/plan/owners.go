@@ -152,10 +152,13 @@ func (p *Plan) survey(now time.Duration) {
 		o.list[i].backlog, o.list[i].claims = 0, 0
 	}
 	o.left = 0
+	reach := p.reach()
 	for i, ok := p.unoffered(0); ok; i, ok = p.unoffered(i + 1) {
 		o.left++
 		if p.claimed.of[i] == 0 {
-			o.list[o.first[i/o.run]].backlog++
+			if i < reach {
+				o.list[o.first[i/o.run]].backlog++
+			}
 			continue
 		}
 		for k := range o.list {
@@ -198,10 +201,15 @@ func (p *Plan) appraise(now time.Duration, o *owner, own time.Duration) {
 // crawls reports whether an owner that has such a rate brings very late what it
 // claims.
 func (p *Plan) crawls(now time.Duration, o *owner, rate float64, own time.Duration) bool {
-	by, takes := p.lastly(p.tune.StuckBy, p.owners.left), lasts(int64(o.claims)*p.piece, rate)
-	if p.last(p.owners.left) { // a rate is of a while ago, and everybody waits for these
-		takes = max(takes, now-o.member.turned)
-		own = own * time.Duration(o.claims) / time.Duration(p.owners.run)
+	brings := int64(o.claims) * p.piece
+	by, takes := p.lastly(p.tune.StuckBy, p.owners.left), lasts(brings, rate)
+	as := own * time.Duration(o.claims) / time.Duration(p.owners.run) // what this node would need for as much
+	_, known := p.origin.rate.rate(now)
+	switch {
+	case p.last(p.owners.left): // a rate is of a while ago, and everybody waits for these
+		takes, own = max(takes, now-o.member.turned), as
+	case !known: // who began alone has more to bring than a run, and may be as fast as anybody
+		own = max(own, min(as, lasts(brings, p.tune.SlowSwarm)))
 	}
 	// At first a rate says little: many requests that begin together take their
 	// time to get going.
@@ -268,16 +276,41 @@ func (p *Plan) unoffered(i int) (int, bool) {
 	return p.nextOpen(i, p.pieces, func(i int) bool { return p.near.of[i]+p.far.of[i] == 0 })
 }
 
+// reach returns the piece from which on nothing is begun yet. Of a small blob all
+// pieces would be asked for at once, as of the layers beside it, and where the
+// origin is slow all of them would be late. So it is the first that nobody has or
+// brings, until Tuning.AtOnce are on their way, or what comes in OriginAhead.
+func (p *Plan) reach() int {
+	if p.runLength() > 1 {
+		return p.pieces
+	}
+	most := max(p.tune.AtOnce, int(p.owners.capacity*p.tune.OriginAhead.Seconds()/float64(p.piece)))
+	n := p.origin.requests + p.askers()
+	for i, ok := p.unoffered(0); ok; i, ok = p.unoffered(i + 1) {
+		if p.claimed.of[i] > 0 {
+			continue
+		}
+		if n++; n > most {
+			return i
+		}
+	}
+	return p.pieces
+}
+
 // relieve finds a run that its owner would bring late and that this node is
 // the next for, from the far end: there the owner comes last. With stuck it
-// looks at runs that owners have claimed.
+// looks at runs that owners have claimed, but not while others bring theirs in
+// time: what has little of the origin's link has more when these are done.
 func (p *Plan) relieve(now time.Duration, stuck bool) (first, count int, ok bool) {
 	o := p.own()
 	if o.me < 0 || len(o.list) < 2 {
 		return 0, 0, false
 	}
-	p.survey(now)
-	for i, found := p.open.PreviousSet(uint(p.pieces - 1)); found; i, found = p.open.PreviousSet(i - 1) {
+	reach := p.reach()
+	if p.survey(now); reach == 0 || stuck && p.askers() > 0 && !p.last(o.left) {
+		return 0, 0, false
+	}
+	for i, found := p.open.PreviousSet(uint(reach - 1)); found; i, found = p.open.PreviousSet(i - 1) {
 		run := int(i) / o.run
 		wait := time.Duration(o.helpers(run)) * p.tune.Stagger
 		if now >= max(o.idle, p.lateSince(int(i), stuck))+wait {

@@ -119,6 +119,7 @@ type member struct {
 
 	whole     bool           // says so
 	claims    *bitset.BitSet // what its requests to the origin owe; nil if nothing yet
+	told      bool           // has said something
 	progress  int64          // bytes that it had from the origin
 	pulls     meter          // their rate
 	heard     time.Duration  // when it last had a byte from there, or no need of one

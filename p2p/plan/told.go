@@ -107,7 +107,11 @@ func (p *Plan) toldOfOrigin(now time.Duration, m *member, s State) {
 		})
 		if idle && m.claims.Any() {
 			m.heard, m.asking = now, now
+			m.pulls.start(now)
 		}
+	}
+	if !m.told { // when it had its first bytes is not known
+		m.told, m.progress = true, s.Progress
 	}
 	if s.Progress > m.progress {
 		m.pulls.add(now, s.Progress-m.progress)

@@ -50,6 +50,12 @@ type Tuning struct {
 	// crowd: several round trips, and as little as possible of what nobody can
 	// help with in the end.
 	OriginAhead time.Duration
+	// AtOnce is how many pieces of a small blob, whose runs are of one piece, are
+	// fetched from the origin at the same time, by all owners together. Twelve
+	// nodes that fetched all eight of each of four layers had the first after
+	// three seconds at 50 Mbit/s, and some of these requests had so little of the
+	// link that they looked dead.
+	AtOnce int
 	// Owners is how many volunteers own runs: enough that one that dies or is
 	// slow holds up little, and that their uplinks spread what comes in; few
 	// enough that all know each other's claims. Simulated, 100 nodes had a
@@ -148,6 +154,7 @@ func Defaults() Tuning {
 		Abreast:         8,
 		FirstPart:       20,
 		OriginAhead:     300 * time.Millisecond,
+		AtOnce:          4,
 		Owners:          16,
 		SilentAfter:     time.Second,
 		LateBy:          200 * time.Millisecond,

@@ -71,7 +71,7 @@ func (p *Plan) myTurn() time.Duration {
 func (m *member) asks() bool { return !m.silent && m.claims != nil && m.claims.Any() }
 
 // silentAfter is how long a member may get nothing from the origin: longer if
-// this node itself waits long for the first bytes.
+// this node itself waits long for the first bytes, or would need long for a run.
 func (p *Plan) silentAfter(now time.Duration) time.Duration {
 	trip := p.origin.trip
 	for _, r := range p.requests {
@@ -79,7 +79,7 @@ func (p *Plan) silentAfter(now time.Duration) time.Duration {
 			trip = max(trip, now-r.began)
 		}
 	}
-	return p.patient(p.tune.SilentAfter) + trip
+	return max(p.patient(p.tune.SilentAfter)+trip, p.ownTime(now)/2)
 }
 
 // hush makes claims of members that get nothing from the origin count no more.

@@ -1,0 +1,205 @@
+package plan
+
+import (
+	"testing"
+	"time"
+
+	"github.com/bits-and-blooms/bitset"
+)
+
+// several returns a plan of a blob whose runs are of one piece, with members that
+// volunteer as this node does, numbered from 1 on.
+func several(members, pieces int) *Plan {
+	p := New(Config{Size: int64(pieces) * testPiece, PieceSize: testPiece, Key: 1, Volunteer: true, Tuning: Defaults()})
+	p.KnowsOrigin(Ranged)
+	for m := Member(1); int(m) <= members; m++ {
+		p.Join(m, uint64(m), false)
+		p.Told(0, m, State{Volunteer: true})
+	}
+	p.OriginFrom(0, 0)
+	return p
+}
+
+// A crowd with a slow origin fetches the first pieces of a small blob first, so
+// that some are there soon and can be traded while the others come.
+func TestSmallBlobsBeginAtTheHead(t *testing.T) {
+	for seed := range uint64(5) {
+		c := newCrowd(t, 12, 16, 6*mb, seed)
+		c.full()
+		for _, p := range c.nodes {
+			p.plan.KnowsOrigin(Ranged)
+		}
+		most := 0
+		watch(c, func() {
+			on := bitset.New(uint(c.pieces))
+			for _, p := range c.nodes {
+				on.InPlaceUnion(p.plan.Claims())
+			}
+			most = max(most, int(on.Count()))
+			if i, ok := on.NextSet(uint(2 * Defaults().AtOnce)); ok && c.now < spent(testPiece, c.origin.rate) {
+				t.Errorf("seed %d: piece %d is fetched at %v", seed, i, c.now)
+			}
+		})
+		c.end("small blob", outcome{1.6, 1.001})
+		if most > 2*Defaults().AtOnce || most < Defaults().AtOnce {
+			t.Errorf("seed %d: %d pieces were on their way, want about %d", seed, most, Defaults().AtOnce)
+		}
+	}
+}
+
+// What may be begun follows what is on its way, and what the origin gives.
+func TestReach(t *testing.T) {
+	for _, c := range []struct {
+		claimed, stuck int     // pieces from the first on, each by another member
+		capacity       float64 // pieces a second
+		want           int
+	}{
+		{0, 0, 0, 4},
+		{2, 0, 0, 4},
+		{4, 0, 0, 4},
+		{4, 3, 0, 7},
+		{0, 0, 100, 30},
+		{10, 0, 100, 30},
+		{0, 0, 1000, 60},
+	} {
+		p := several(12, 60)
+		for m := Member(1); int(m) <= c.claimed; m++ {
+			p.Told(0, m, State{Volunteer: true, Claims: bitset.New(60).Set(uint(m - 1))})
+			if int(m) <= c.stuck {
+				p.members[m].stuck = 0
+			}
+		}
+		p.own()
+		p.owners.capacity = c.capacity * testPiece
+		if got := p.reach(); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
+// An owner that is late is relieved of what is to be begun now, not of the rest.
+func TestLateOwnersAreRelievedAtTheHead(t *testing.T) {
+	mine := several(1, 60).own().mine
+	p := New(Config{Size: 60 * testPiece, PieceSize: testPiece, Here: mine, Key: 1, Volunteer: true, Tuning: Defaults()})
+	p.KnowsOrigin(Ranged)
+	p.Join(1, 1, false)
+	p.OriginFrom(0, 0)
+	p.origin.rate.add(0, testPiece) // known: eight pieces a second
+	p.origin.rate.stop(time.Second / 8)
+	first, _ := p.open.NextSet(0)
+	for now := time.Duration(0); now < 5*time.Second; now += 50 * time.Millisecond {
+		p.origin.barred = now // it stays in the swarm
+		p.Told(now, 1, State{Volunteer: true, Origin: Ranged, Claims: bitset.New(60).Set(first), Progress: now.Milliseconds()})
+		for _, r := range p.Next(now, Room{Origin: 1}).Start {
+			if reach := p.reach(); r.Member != Origin || r.First >= reach || reach > 20 {
+				t.Errorf("%+v of %d that are to be begun", r, reach)
+			}
+			return
+		}
+	}
+	t.Error("nobody relieves an owner that needs an hour")
+}
+
+// Of several that share the origin's link some have little of it, and more when
+// the others are done: what they fetch is not fetched again meanwhile.
+func TestStuckClaimsWaitForThoseThatAreNot(t *testing.T) {
+	const pieces = 8
+	p := several(2, pieces)
+	first, second := bitset.New(pieces).Set(0).Set(1).Set(2), bitset.New(pieces).Set(3).Set(4).Set(5).Set(6).Set(7)
+	p.origin.rate.add(0, testPiece) // known: eight pieces a second
+	p.origin.rate.add(time.Second/8, 0)
+	p.origin.rate.stop(time.Second / 8)
+	has := State{Volunteer: true, Origin: Ranged, Claims: first}
+	const done = 3 * time.Second
+	for now := time.Duration(0); now < done+time.Second; now += 50 * time.Millisecond {
+		has.Progress = now.Milliseconds() * testPiece / 1000
+		if now == done {
+			has.Has, has.Claims = first, nil
+		}
+		p.Told(now, 1, has)
+		p.Told(now, 2, State{Volunteer: true, Origin: Ranged, Claims: second, Progress: now.Milliseconds()})
+		p.origin.barred = now // it stays in the swarm
+		for _, r := range p.Next(now, Room{Origin: 1}).Start {
+			if r.Member != Origin || !second.Test(uint(r.First)) {
+				t.Fatalf("at %v %+v", now, r)
+			}
+			if now < done {
+				t.Fatalf("at %v piece %d is fetched again", now, r.First)
+			}
+			return
+		}
+	}
+	t.Error("nobody takes over what would come in an hour")
+}
+
+// Who began when it was alone has more to bring than others, and is not slow for it.
+func TestWhoBeganAloneIsNotStuck(t *testing.T) {
+	const pieces = 8
+	for _, c := range []struct {
+		rate int64 // bytes a second
+		want bool
+	}{{testPiece, false}, {testPiece / 100, true}} {
+		p := several(1, pieces)
+		taken := false
+		for now := time.Duration(0); now < 4*time.Second && !taken; now += 50 * time.Millisecond {
+			p.Told(now, 1, State{Volunteer: true, Origin: Ranged, Claims: bitset.New(pieces).SetAll(), Progress: now.Milliseconds() * c.rate / 1000})
+			taken = len(p.Next(now, Room{Origin: 1}).Start) > 0 && !p.origin.first
+		}
+		if taken != c.want {
+			t.Errorf("at %d bytes a second something is fetched again: %v", c.rate, taken)
+		}
+	}
+}
+
+// What this node got from the origin once is not what it would get beside others,
+// but for those that are stuck.
+func TestBesideOthersTheOriginIsShared(t *testing.T) {
+	p := several(4, 64)
+	p.origin.rate.add(0, 5*testPiece)
+	p.origin.rate.stop(time.Second)
+	for m := Member(1); m <= 4; m++ {
+		p.Told(0, m, State{Volunteer: true, Origin: Ranged, Claims: bitset.New(64).Set(uint(m))})
+	}
+	alone := p.tune.OriginShare * 5 * testPiece
+	for _, c := range []struct {
+		stuck Member // so many
+		want  float64
+	}{{0, alone / 5}, {1, alone / 4}, {4, alone}} {
+		for m := Member(1); m <= c.stuck; m++ {
+			p.members[m].stuck = 0
+		}
+		if got := p.hope(time.Second); got < c.want*0.99 || got > c.want*1.01 {
+			t.Errorf("%d of four are stuck: the swarm must reach %.0f bytes a second, want %.0f", c.stuck, got, c.want)
+		}
+	}
+}
+
+// What a member had before it was known says nothing of its rate.
+func TestProgressOfBeforeIsNoRate(t *testing.T) {
+	p := several(1, 8)
+	p.Join(2, 2, false)
+	p.Told(time.Second, 2, State{Volunteer: true, Origin: Ranged, Progress: 5 * testPiece})
+	if rate, known := p.members[2].pulls.rate(2 * time.Second); known {
+		t.Errorf("%.0f bytes a second", rate)
+	}
+	p.Told(time.Second, 2, State{Volunteer: true, Origin: Ranged, Progress: 5 * testPiece, Claims: bitset.New(8).Set(1)})
+	p.Told(2*time.Second, 2, State{Volunteer: true, Origin: Ranged, Progress: 6 * testPiece, Claims: bitset.New(8).Set(1)})
+	if rate, _ := p.members[2].pulls.rate(2 * time.Second); rate < testPiece*9/10 || rate > testPiece*11/10 {
+		t.Errorf("%.0f bytes a second, want %d", rate, testPiece)
+	}
+}
+
+// Where a piece takes seconds, one without a byte is no sign of death.
+func TestSilenceIsLongWhereTheOriginIsSlow(t *testing.T) {
+	p := several(8, 8)
+	now := 4 * time.Second
+	for m := Member(1); m <= 8; m++ {
+		claims := bitset.New(8).Set(uint(m - 1))
+		p.Told(0, m, State{Volunteer: true, Origin: Ranged, Claims: claims})
+		p.Told(now, m, State{Volunteer: true, Origin: Ranged, Claims: claims, Progress: testPiece / 2})
+	}
+	p.own()
+	if got := p.silentAfter(now); got < 1500*time.Millisecond {
+		t.Errorf("silent after %v, where a piece takes 8 s", got)
+	}
+}
