@@ -77,29 +77,6 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// An owner that is late is relieved of what is to be begun now, not of the rest.
-func TestLateOwnersAreRelievedAtTheHead(t *testing.T) {
-	mine := several(1, 60).own().mine
-	p := New(Config{Size: 60 * testPiece, PieceSize: testPiece, Here: mine, Key: 1, Volunteer: true, Tuning: Defaults()})
-	p.KnowsOrigin(Ranged)
-	p.Join(1, 1, false)
-	p.OriginFrom(0, 0)
-	p.origin.rate.add(0, testPiece) // known: eight pieces a second
-	p.origin.rate.stop(time.Second / 8)
-	first, _ := p.open.NextSet(0)
-	for now := time.Duration(0); now < 5*time.Second; now += 50 * time.Millisecond {
-		p.origin.barred = now // it stays in the swarm
-		p.Told(now, 1, State{Volunteer: true, Origin: Ranged, Claims: bitset.New(60).Set(first), Progress: now.Milliseconds()})
-		for _, r := range p.Next(now, Room{Origin: 1}).Start {
-			if reach := p.reach(); r.Member != Origin || r.First >= reach || reach > 20 {
-				t.Errorf("%+v of %d that are to be begun", r, reach)
-			}
-			return
-		}
-	}
-	t.Error("nobody relieves an owner that needs an hour")
-}
-
 // Of several that share the origin's link some have little of it, and more when
 // the others are done: what they fetch is not fetched again meanwhile.
 func TestStuckClaimsWaitForThoseThatAreNot(t *testing.T) {

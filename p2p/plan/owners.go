@@ -306,11 +306,10 @@ func (p *Plan) relieve(now time.Duration, stuck bool) (first, count int, ok bool
 	if o.me < 0 || len(o.list) < 2 {
 		return 0, 0, false
 	}
-	reach := p.reach()
-	if p.survey(now); reach == 0 || stuck && p.askers() > 0 && !p.last(o.left) {
+	if p.survey(now); stuck && p.askers() > 0 && !p.last(o.left) {
 		return 0, 0, false
 	}
-	for i, found := p.open.PreviousSet(uint(reach - 1)); found; i, found = p.open.PreviousSet(i - 1) {
+	for i, found := p.open.PreviousSet(uint(p.pieces - 1)); found; i, found = p.open.PreviousSet(i - 1) {
 		run := int(i) / o.run
 		wait := time.Duration(o.helpers(run)) * p.tune.Stagger
 		if now >= max(o.idle, p.lateSince(int(i), stuck))+wait {
