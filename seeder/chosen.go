@@ -106,6 +106,9 @@ func parseChoice(text []byte, r rules) (choice, error) {
 	if file.Selection != r.names() {
 		return choice{}, nil
 	}
+	if file.Images == nil { // what is chosen later is put into it
+		return nil, errors.New("it has no images")
+	}
 	return file.Images, r.allows(file.Images)
 }
 

@@ -149,6 +149,7 @@ func TestDamagedChoice(t *testing.T) {
 		{"good", text(`"` + v100 + `":{"listed":"2026-11-27T02:00:00Z"}`), 1, ""},
 		{"of a newer version", strings.Replace(text(`"`+v100+`":{"listed":"2026-11-27T02:00:00Z","more":1}`), `:1,`, `:2,"new":[],`, 1), 1, ""},
 		{"of nothing", text(""), 0, ""},
+		{"without images", strings.Replace(text(""), "{}", "null", 1), 0, "it has no images"},
 		{"empty", "", 0, "unexpected end of JSON input"},
 		{"cut off", text(`"` + v100 + `":{"lis`), 0, "unexpected end of JSON input"},
 		{"foreign", `{"looked":{}}`, 0, "version 0 is none of its own"},

@@ -181,7 +181,6 @@ func (s *Seeder) follow(ctx context.Context, c Config, lim *limits) {
 		add = append(add, rules)
 	}
 	for _, r := range old { // before another of the same name begins
-
 		if !slices.Contains(now, r) {
 			r.stop()
 			<-r.ended

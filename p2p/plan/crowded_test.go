@@ -151,6 +151,34 @@ func TestBesideOthersTheOriginIsShared(t *testing.T) {
 	}
 }
 
+// Members that claim everything, tell of bytes as they should, and bring nothing are
+// left, although they lower what this node counts on.
+func TestClaimsThatNeverCome(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		p := several(4, 8)
+		if known {
+			p.origin.rate.add(0, 5*testPiece)
+			p.origin.rate.stop(time.Second)
+		}
+		asked := bitset.New(8)
+		for now := time.Duration(0); now < 6*time.Second; now += 50 * time.Millisecond {
+			for m := Member(1); m <= 4; m++ {
+				p.Told(now, m, State{Volunteer: true, Origin: Ranged, Claims: bitset.New(8).SetAll(), Progress: now.Milliseconds() * 8 * testPiece / 1000})
+			}
+			for _, r := range p.Next(now, Room{Origin: 2}).Start {
+				for i := range r.Count {
+					asked.Set(uint(r.First + i))
+					p.Progress(now, r.ID, testPiece)
+					p.Delivered(now, r.ID)
+				}
+			}
+		}
+		if !asked.All() {
+			t.Errorf("rate known: %v; only %v is asked for", known, asked)
+		}
+	}
+}
+
 // What a member had before it was known says nothing of its rate.
 func TestProgressOfBeforeIsNoRate(t *testing.T) {
 	p := several(1, 8)

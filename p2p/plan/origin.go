@@ -119,9 +119,9 @@ func (p *Plan) patience() time.Duration {
 
 // hope is the rate that the swarm must reach: most of what this node would get,
 // which is a share of what it has measured itself if others ask, too, or half of
-// what it has reason to believe. A rate from other
-// fills, or that of a member, was measured under other circumstances: it is
-// reason enough to measure again, not to leave the swarm.
+// what it has reason to believe. A rate from other fills, or that of a member, was
+// measured under other circumstances: it is reason enough to measure again, not to
+// leave the swarm.
 func (p *Plan) hope(now time.Duration) float64 {
 	if rate, measured := p.origin.rate.rate(now); measured {
 		return p.tune.OriginShare * rate / float64(1+p.askers())
