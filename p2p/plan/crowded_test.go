@@ -77,6 +77,20 @@ func TestReach(t *testing.T) {
 	}
 }
 
+// What another zone fetches comes over another link.
+func TestReachIsOfTheZone(t *testing.T) {
+	p := several(3, 60)
+	for m := Member(11); m <= 14; m++ {
+		p.Join(m, uint64(m), true)
+		p.Told(0, m, State{Volunteer: true, Claims: bitset.New(60).Set(uint(m - 11))})
+	}
+	p.Told(0, 1, State{Volunteer: true, Claims: bitset.New(60).Set(4)})
+	p.own()
+	if got := p.reach(); got != 8 {
+		t.Errorf("begins what is before %d, want 8: five pieces that are on their way, one of them here, and three more", got)
+	}
+}
+
 // Of several that share the origin's link some have little of it, and more when
 // the others are done: what they fetch is not fetched again meanwhile.
 func TestStuckClaimsWaitForThoseThatAreNot(t *testing.T) {

@@ -124,7 +124,8 @@ func (p *Plan) patience() time.Duration {
 // leave the swarm.
 func (p *Plan) hope(now time.Duration) float64 {
 	if rate, measured := p.origin.rate.rate(now); measured {
-		return p.tune.OriginShare * rate / float64(1+p.askers())
+		_, askers := p.askers()
+		return p.tune.OriginShare * rate / float64(1+askers)
 	}
 	best := p.bestPull(now)
 	if p.serving() == Streams && best > 0 && now-p.stored < lasts(p.size, best) {
@@ -136,14 +137,17 @@ func (p *Plan) hope(now time.Duration) float64 {
 	return max(p.tune.SlowSwarm, p.origin.hint/2)
 }
 
-// askers is how many members fetch from the origin, without those that are stuck.
-func (p *Plan) askers() (n int) {
+// askers is how many members fetch from the origin, those of the own zone and
+// all, without those that are stuck.
+func (p *Plan) askers() (near, all int) {
 	for _, m := range p.order {
 		if m.asks() && m.stuck == never {
-			n++
+			if all++; !m.far {
+				near++
+			}
 		}
 	}
-	return n
+	return near, all
 }
 
 // mayAskOrigin reports whether the origin can take a request now.

@@ -279,13 +279,15 @@ func (p *Plan) unoffered(i int) (int, bool) {
 // reach returns the piece from which on nothing is begun yet. Of a small blob all
 // pieces would be asked for at once, as of the layers beside it, and where the
 // origin is slow all of them would be late. So it is the first that nobody has or
-// brings, until Tuning.AtOnce are on their way, or what comes in OriginAhead.
+// brings, until Tuning.AtOnce are on their way, or what comes in OriginAhead. Each
+// zone counts its own: what others fetch does not come over its link.
 func (p *Plan) reach() int {
 	if p.runLength() > 1 {
 		return p.pieces
 	}
 	most := max(p.tune.AtOnce, int(p.owners.capacity*p.tune.OriginAhead.Seconds()/float64(p.piece)))
-	n := p.origin.requests + p.askers()
+	n, _ := p.askers()
+	n += p.origin.requests
 	for i, ok := p.unoffered(0); ok; i, ok = p.unoffered(i + 1) {
 		if p.claimed.of[i] > 0 {
 			continue
@@ -306,7 +308,8 @@ func (p *Plan) relieve(now time.Duration, stuck bool) (first, count int, ok bool
 	if o.me < 0 || len(o.list) < 2 {
 		return 0, 0, false
 	}
-	if p.survey(now); stuck && p.askers() > 0 && !p.last(o.left) {
+	p.survey(now)
+	if _, askers := p.askers(); stuck && askers > 0 && !p.last(o.left) {
 		return 0, 0, false
 	}
 	for i, found := p.open.PreviousSet(uint(p.pieces - 1)); found; i, found = p.open.PreviousSet(i - 1) {
