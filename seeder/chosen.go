@@ -66,8 +66,9 @@ func (s Selection) names() string {
 
 func (c choices) path(name string) string { return filepath.Join(c.dir, name+choiceEnd) }
 
-// read returns what a selection chose last: nothing if that is not known, or if it
-// asked for other images then. With an error it is usable, and empty.
+// read returns what a selection chose last: nothing if that is not known, and if it
+// asked for other images then what of these it still asks for. With an error it is
+// usable, and empty.
 func (c choices) read(r rules) (choice, error) {
 	if c.dir == "" {
 		return choice{}, nil
@@ -103,13 +104,38 @@ func parseChoice(text []byte, r rules) (choice, error) {
 	if file.Version < choiceVersion {
 		return nil, fmt.Errorf("version %d is none of its own", file.Version)
 	}
-	if file.Selection != r.names() {
-		return choice{}, nil
-	}
 	if file.Images == nil { // what is chosen later is put into it
 		return nil, errors.New("it has no images")
 	}
+	if file.Selection != r.names() {
+		file.Images = r.still(file.Images)
+	}
 	return file.Images, r.allows(file.Images)
+}
+
+// still returns what of a choice that other rules came to these choose, too: as of
+// lists that have nothing else.
+func (r rules) still(c choice) choice {
+	tags := map[string][]string{} // by registry and repository
+	for image := range c {
+		name := repository(image)
+		if tag, ok := strings.CutPrefix(image, name+":"); ok {
+			tags[name] = append(tags[name], tag)
+		}
+	}
+	now := choice{}
+	for name, tags := range tags {
+		for _, p := range r.patterns {
+			of, ok := strings.CutPrefix(name, p.registry+"/")
+			if !ok || !p.covers(of) {
+				continue
+			}
+			for _, tag := range r.choose(p, tags).tags {
+				now[name+":"+tag] = c[name+":"+tag]
+			}
+		}
+	}
+	return now
 }
 
 // allows returns what of a choice the rules cannot have chosen, or nil.

@@ -90,8 +90,9 @@ func TestChoiceOutlivesTheNode(t *testing.T) {
 	})
 }
 
-// TestChoiceIsOfItsSelection: what others, or the selection before it was changed,
-// came to does not count; when to look is no matter of what.
+// TestChoiceIsOfItsSelection: what others came to does not count, and of what the
+// selection came to before it was changed what it still asks for; when to look is no
+// matter of what.
 func TestChoiceIsOfItsSelection(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -99,9 +100,13 @@ func TestChoiceIsOfItsSelection(t *testing.T) {
 		want   int
 	}{
 		{"another time", func(s *Selection) { s.Every, s.Follow, s.Platforms = 2*time.Hour, time.Minute, []string{"linux/amd64"} }, 2},
-		{"other images", func(s *Selection) { s.Images = []string{"r.io/team/*:v1*"} }, 0},
-		{"other versions", func(s *Selection) { s.Versions = ">=1" }, 0},
-		{"another number", func(s *Selection) { s.Newest = 5 }, 0},
+		{"fewer images", func(s *Selection) { s.Images = []string{"r.io/team/*:v1.1*"} }, 1},
+		{"more images", func(s *Selection) { s.Images = []string{"r.io/*/*:*"} }, 2},
+		{"other images", func(s *Selection) { s.Images = []string{"r.io/crew/*:v*"} }, 0},
+		{"fewer versions", func(s *Selection) { s.Versions = "<1.1" }, 1},
+		{"all versions", func(s *Selection) { s.Versions = ">=1" }, 2},
+		{"fewer of each", func(s *Selection) { s.Newest = 1 }, 1},
+		{"more of each", func(s *Selection) { s.Newest = 5 }, 2},
 		{"another name", func(s *Selection) { s.Name = "tea" }, 0},
 	} {
 		bubble(t, func(t *testing.T, w *world) {
