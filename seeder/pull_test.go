@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,7 +25,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a Mirror of images in memory, in front of a real cache.
 type world struct {
-	cache *blobcache.Cache
+	cache   *blobcache.Cache
+	answers atomic.Int64 // how late, as a time.Duration
 
 	mu        sync.Mutex
 	manifests map[string]Manifest
@@ -107,7 +109,9 @@ func (w *world) times(what string) int {
 }
 
 func (w *world) Manifest(_ context.Context, image string) (Manifest, error) {
-	if err := w.lookup(image); err != nil {
+	err := w.lookup(image)
+	time.Sleep(time.Duration(w.answers.Load()))
+	if err != nil {
 		return Manifest{}, err
 	}
 	w.mu.Lock()

@@ -179,6 +179,32 @@ func TestSeederIsNotified(t *testing.T) {
 	})
 }
 
+// What a selection was is over before what it is now begins: they write the same
+// file.
+func TestSelectionEndsBeforeTheNext(t *testing.T) {
+	of := func(image string) Config {
+		return Config{Selections: []Selection{{Name: "one", Images: []string{image}}}}
+	}
+	seed(t, Options{}, of(v100), func(t *testing.T, w *world, s *Seeder) {
+		t.Helper()
+		w.answers.Store(int64(10 * time.Second))
+		if err := s.Look("one"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.forget()
+		if err := s.Apply(of(v110)); err != nil {
+			t.Fatal(err)
+		}
+		if pass(9 * time.Second); w.forget() != "" {
+			t.Error("the next asks while an answer is awaited")
+		}
+		if pass(time.Second); w.forget() != v110 {
+			t.Error("the next does not ask")
+		}
+	})
+}
+
 func TestSeederApplies(t *testing.T) {
 	keep := Selection{Name: "keep", Images: []string{"r.io/other/db:v9.0.0"}, Every: time.Hour}
 	c := Config{Selections: []Selection{keep, {Name: "drop", Images: []string{"r.io/team/app:edge"}}}}
