@@ -17,7 +17,7 @@ const (
 	tellEvery = 10 * time.Millisecond
 	// tellProgress is the same while nothing but the progress changes: it is
 	// the pulse by which others see that an origin request lives.
-	tellProgress = 100 * time.Millisecond
+	tellProgress = 200 * time.Millisecond
 )
 
 // word is what this node says about a blob at a moment: a frame without its

@@ -105,7 +105,8 @@
 // blob, whose runs are of one piece, owners begin what nobody has or brings from
 // the head, AtOnce pieces or what arrives in OriginAhead: if all were on their way
 // at once, as those of the layers beside it, an origin behind a slow link would
-// bring none of them soon.
+// bring none of them soon. What members with slow links of their own bring does
+// not count there.
 //
 // Takeover. An owner that gets no byte for SilentAfter, though something is
 // expected from it, counts no more: its runs and what it has claimed fall to
@@ -118,7 +119,7 @@
 // has claimed, when it would come much later (StuckBy), and what a slow member
 // alone has; but not while others still bring what they have claimed, because
 // who has little of a shared link has more when they are done. Helpers come one
-// after the other by rank (Stagger): the second sees what the first has begun.
+// after the other by rank (HelpEvery): the second sees what the first has begun.
 // This also fetches what views that differ have left without an owner.
 //
 // Ranges. Until it is known whether the origin serves ranges, one node asks:

@@ -124,8 +124,7 @@ func (p *Plan) patience() time.Duration {
 // leave the swarm.
 func (p *Plan) hope(now time.Duration) float64 {
 	if rate, measured := p.origin.rate.rate(now); measured {
-		_, askers := p.askers()
-		return p.tune.OriginShare * rate / float64(1+askers)
+		return p.tune.OriginShare * rate / float64(1+p.askers())
 	}
 	best := p.bestPull(now)
 	if p.serving() == Streams && best > 0 && now-p.stored < lasts(p.size, best) {
@@ -137,17 +136,14 @@ func (p *Plan) hope(now time.Duration) float64 {
 	return max(p.tune.SlowSwarm, p.origin.hint/2)
 }
 
-// askers is how many members fetch from the origin, those of the own zone and
-// all, without those that are stuck.
-func (p *Plan) askers() (near, all int) {
+// askers is how many members fetch from the origin, without those that are stuck.
+func (p *Plan) askers() (n int) {
 	for _, m := range p.order {
 		if m.asks() && m.stuck == never {
-			if all++; !m.far {
-				near++
-			}
+			n++
 		}
 	}
-	return near, all
+	return n
 }
 
 // mayAskOrigin reports whether the origin can take a request now.
@@ -202,7 +198,7 @@ func (p *Plan) chooseForOrigin(now time.Duration) (first, count int, ok bool) {
 	case p.wholes() > 0 && !p.origin.first:
 		return 0, 0, false
 	}
-	mine := p.mine()
+	mine := p.mine(now)
 	if p.serving() != Ranged {
 		mine = p.unclaimed // it is this node's turn
 	}
@@ -234,7 +230,7 @@ func (p *Plan) unclaimed(i int) bool {
 }
 
 // mine returns the test whether a piece is for this node to bring.
-func (p *Plan) mine() func(i int) bool {
+func (p *Plan) mine(now time.Duration) func(i int) bool {
 	o := p.own()
 	switch {
 	case p.alone():
@@ -242,7 +238,7 @@ func (p *Plan) mine() func(i int) bool {
 	case o.me < 0:
 		return func(int) bool { return false }
 	}
-	reach := p.reach()
+	reach := p.reach(now)
 	return func(i int) bool { return i < reach && o.mine.Test(uint(i)) && p.unclaimed(i) }
 }
 

@@ -152,7 +152,7 @@ func (p *Plan) survey(now time.Duration) {
 		o.list[i].backlog, o.list[i].claims = 0, 0
 	}
 	o.left = 0
-	reach := p.reach()
+	reach := p.reach(now)
 	for i, ok := p.unoffered(0); ok; i, ok = p.unoffered(i + 1) {
 		o.left++
 		if p.claimed.of[i] == 0 {
@@ -280,16 +280,18 @@ func (p *Plan) unoffered(i int) (int, bool) {
 // pieces would be asked for at once, as of the layers beside it, and where the
 // origin is slow all of them would be late. So it is the first that nobody has or
 // brings, until Tuning.AtOnce are on their way, or what comes in OriginAhead. Each
-// zone counts its own: what others fetch does not come over its link.
-func (p *Plan) reach() int {
+// zone counts what its own owners bring: what others fetch does not come over its
+// link.
+func (p *Plan) reach(now time.Duration) int {
 	if p.runLength() > 1 {
 		return p.pieces
 	}
-	most := max(p.tune.AtOnce, int(p.owners.capacity*p.tune.OriginAhead.Seconds()/float64(p.piece)))
-	n, _ := p.askers()
-	n += p.origin.requests
+	o := &p.owners
+	most := max(p.tune.AtOnce, int(o.capacity*p.tune.OriginAhead.Seconds()/float64(p.piece)))
+	n := p.origin.requests + p.slots(now)
 	for i, ok := p.unoffered(0); ok; i, ok = p.unoffered(i + 1) {
-		if p.claimed.of[i] > 0 {
+		owner := o.list[o.first[i/o.run]].member
+		if p.claimed.of[i] > 0 || owner != nil && owner.far {
 			continue
 		}
 		if n++; n > most {
@@ -297,6 +299,50 @@ func (p *Plan) reach() int {
 		}
 	}
 	return p.pieces
+}
+
+// slots returns how many members of the zone use what the origin gives. If all who
+// fetch get less together than is usual for one, it is their own links that are
+// full: then only those count of whom nothing is known.
+func (p *Plan) slots(now time.Duration) (n int) {
+	known, together := 0, 0.0
+	if rate, ok := p.origin.rate.rate(now); ok && p.origin.requests > 0 {
+		together = rate
+	}
+	for _, m := range p.order {
+		if m.far || !m.asks() || m.stuck != never {
+			continue
+		}
+		n++
+		if rate, ok := m.pulls.rate(now); ok {
+			known++
+			together += rate
+		}
+	}
+	if together < p.usual(now) {
+		n -= known
+	}
+	return n
+}
+
+// usual returns the median of the rates at which owners fetch from the origin, or
+// did when they were last seen to; 0 if nobody was.
+func (p *Plan) usual(now time.Duration) float64 {
+	rates := make([]float64, 0, 32)
+	for _, o := range p.owners.list {
+		of := &p.origin.rate
+		if o.member != nil {
+			of = &o.member.pulls
+		}
+		if rate, known := of.rate(now); known {
+			rates = append(rates, rate)
+		}
+	}
+	if len(rates) == 0 {
+		return 0
+	}
+	slices.Sort(rates)
+	return rates[len(rates)/2]
 }
 
 // relieve finds a run that its owner would bring late and that this node is
@@ -308,13 +354,12 @@ func (p *Plan) relieve(now time.Duration, stuck bool) (first, count int, ok bool
 	if o.me < 0 || len(o.list) < 2 {
 		return 0, 0, false
 	}
-	p.survey(now)
-	if _, askers := p.askers(); stuck && askers > 0 && !p.last(o.left) {
+	if p.survey(now); stuck && p.askers() > 0 && !p.last(o.left) {
 		return 0, 0, false
 	}
 	for i, found := p.open.PreviousSet(uint(p.pieces - 1)); found; i, found = p.open.PreviousSet(i - 1) {
 		run := int(i) / o.run
-		wait := time.Duration(o.helpers(run)) * p.tune.Stagger
+		wait := time.Duration(o.helpers(run)) * p.tune.HelpEvery
 		if now >= max(o.idle, p.lateSince(int(i), stuck))+wait {
 			first = int(i)
 			for first > run*o.run && p.open.Test(uint(first-1)) && p.lateSince(first-1, stuck) <= now {
@@ -352,13 +397,13 @@ func (p *Plan) lateSince(i int, stuck bool) time.Duration {
 	return last
 }
 
-// helpers returns how many owners that have begun all of their own runs come
-// before this node for one of another.
+// helpers returns how many owners that have begun all of their own runs, and are
+// not stuck with these, come before this node for one of another.
 func (o *owners) helpers(run int) int {
 	n, mine := 0, claim(o.key, run, o.self)
 	for i := range o.list {
 		x := &o.list[i]
-		if x.member != nil && x.backlog == 0 && claim(o.key, run, x.node) > mine {
+		if x.member != nil && x.backlog == 0 && x.member.stuck == never && claim(o.key, run, x.node) > mine {
 			n++
 		}
 	}

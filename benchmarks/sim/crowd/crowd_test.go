@@ -110,6 +110,20 @@ func TestASmallCrowdIsNearTheBound(t *testing.T) {
 	}
 }
 
+// Owners with slow links do not hold up those who could fetch meanwhile.
+func TestSlowOwnersHoldUpNobody(t *testing.T) {
+	for seed := range uint64(5) {
+		c := small(12, 48)
+		c.Origin, c.Seed = Gbit/20, seed
+		for i := range 4 {
+			c.Machines[i].Link, c.Machines[i].Aside = c.Origin/10, true
+		}
+		if r := simulate(t, c); r.Ratio > 1.7 {
+			t.Errorf("seed %d: ratio %.2f", seed, r.Ratio)
+		}
+	}
+}
+
 func TestEverybodyEnds(t *testing.T) {
 	for _, c := range []struct {
 		name string
