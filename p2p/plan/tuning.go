@@ -65,8 +65,8 @@ type Tuning struct {
 	// twentieth of the blob with 0.78 s of idle links among 8 owners, 0.55
 	// among 16, and 1.1 among 4.
 	Owners int
-	// SilentAfter without a byte from the origin, a member owns nothing: four
-	// heartbeats.
+	// SilentAfter without a byte from the origin, a member owns nothing: five
+	// pulses.
 	SilentAfter time.Duration
 	// LateBy is how much later than half as long again as this node would need
 	// itself an owner may bring what it has not begun, and StuckBy how much
