@@ -1,6 +1,10 @@
 package plan
 
-import "time"
+import (
+	"time"
+
+	"github.com/bits-and-blooms/bitset"
+)
 
 // doubt is whether members that have the whole are as fast as the origin, while
 // nothing else is in flight that could tell: nobody has filled the blob beside
@@ -113,17 +117,23 @@ func (p *Plan) passSlow(now time.Duration, most int) (first, count int, ok bool)
 		}
 		return r.began < p.doubt.said || now-r.began >= p.tune.SlowStart
 	}
+	// Several may have been asked for a piece, when they looked fast.
 	copy(p.candidates.Words(), p.open.Words())
+	inTime := bitset.New(uint(p.pieces))
 	for _, r := range p.requests {
-		if r.Member == Origin || r.stalled || !behind(r) {
+		if r.stalled {
 			continue
 		}
+		set := inTime
+		if r.Member != Origin && behind(r) {
+			set = p.candidates
+		}
 		for i := r.next; i < r.end(); i++ {
-			if p.owed[i] == 1 && !p.here.Test(uint(i)) {
-				p.candidates.Set(uint(i))
-			}
+			set.Set(uint(i))
 		}
 	}
+	p.candidates.InPlaceDifference(inTime)
+	p.candidates.InPlaceDifference(p.here)
 	i, ok := p.candidates.NextSet(0)
 	if !ok {
 		return 0, 0, false

@@ -196,6 +196,43 @@ func TestSlowMembersArePassed(t *testing.T) {
 	}
 }
 
+// What several slow members have been asked for, because they looked fast, comes
+// from the origin all the same, unless one of them is about to bring it.
+func TestSeveralSlowMembersArePassed(t *testing.T) {
+	for _, crowd := range []bool{false, true} {
+		for _, soon := range []bool{false, true} {
+			p := beginWhole(1)
+			for m := Member(2); m <= 3; m++ {
+				p.Join(m, uint64(m), false)
+				p.Told(0, m, State{Whole: !crowd})
+			}
+			p.Next(0, Room{})
+			for m := Member(1); m <= 2; m++ {
+				p.begin(0, m, 0, 1, false)
+			}
+			p.begin(0, Origin, 0, 1, false)
+			now := time.Second
+			for _, r := range p.of(Origin) { // it gave something before
+				p.origin.rate.start(0)
+				p.Progress(now, r.ID, 10*testPiece)
+				p.finish(now, r)
+			}
+			for m := Member(1); m <= 2; m++ {
+				r := p.of(m)[0]
+				p.members[m].rate.start(0)
+				if p.Progress(now, r.ID, testPiece/100); soon && m == 2 {
+					p.Progress(now, r.ID, 98*testPiece/100)
+				}
+			}
+			p.doubt.word, p.doubt.said, p.doubt.crowd, p.doubt.holds, p.origin.first, p.origin.serving = slow, now, crowd, !crowd, true, Ranged
+			first, _, ok := p.chooseForOrigin(now)
+			if ok == soon || first != 0 {
+				t.Errorf("crowd %v, soon %v: asks for %d: %v", crowd, soon, first, ok)
+			}
+		}
+	}
+}
+
 // A second request to the origin does not wait until the first one's rate is
 // known: that is a round trip lost.
 func TestOriginHasTwoRequestsBesideSlowMembers(t *testing.T) {

@@ -227,8 +227,9 @@ func (p *Plan) slowest(now time.Duration) time.Duration {
 	return most
 }
 
-// overtake returns, of all pieces that one other live request owes, the one
-// that will be last, if that is more than twice the time own, and margin.
+// overtake returns, of all pieces that one other live request owes, or several if
+// it is for the origin, the one that will be last, if that is more than twice the
+// time own, and margin.
 func (p *Plan) overtake(now time.Duration, by Member, own, margin time.Duration, ok func(r *request, i int) bool) (int, bool) {
 	best, latest := 0, 2*own+margin
 	for _, r := range p.requests {
@@ -240,13 +241,36 @@ func (p *Plan) overtake(now time.Duration, by Member, own, margin time.Duration,
 			continue
 		}
 		for i := r.end() - 1; i >= r.next; i-- {
-			if p.owed[i] == 1 && !p.here.Test(uint(i)) && ok(r, i) {
-				best, latest = i, eta
+			if p.here.Test(uint(i)) || p.owed[i] > 1 && by != Origin || !ok(r, i) {
+				continue
+			}
+			t := eta
+			if p.owed[i] > 1 {
+				t = p.arrives(now, i)
+			}
+			if t > latest {
+				best, latest = i, t
 				break
 			}
 		}
 	}
 	return best, latest > 2*own+margin
+}
+
+// arrives predicts how long the first of the live requests for piece i will still
+// take; zero if that of one is unknown or asks the origin.
+func (p *Plan) arrives(now time.Duration, i int) time.Duration {
+	first := never
+	for _, r := range p.requests {
+		if r.stalled || i < r.next || i >= r.end() {
+			continue
+		}
+		if r.Member == Origin {
+			return 0
+		}
+		first = min(first, p.expected(now, r))
+	}
+	return first
 }
 
 // expected predicts how long a request will still take; zero if unknown.
