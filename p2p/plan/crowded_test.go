@@ -110,6 +110,32 @@ func TestReachIsOfTheZone(t *testing.T) {
 	}
 }
 
+// Who comes second to relieve a late owner waits until it would have heard of the
+// first.
+func TestTheSecondHelperWaits(t *testing.T) {
+	p := several(3, 60)
+	o := p.own()
+	for i := range p.pieces {
+		owner := &o.list[o.first[i]]
+		for k := range o.list {
+			o.list[k].backlog = 0
+		}
+		if owner.backlog = 1; owner.member == nil || o.helpers(i) != 1 {
+			continue
+		}
+		owner.member.late = 0
+		p.open.ClearAll().Set(uint(i))
+		for now, want := range map[time.Duration]bool{p.tune.HelpEvery - 1: false, p.tune.HelpEvery: true} {
+			o.surveyed = now
+			if first, _, ok := p.relieve(now, false); ok != want || ok && first != i {
+				t.Errorf("at %v it relieves the owner of piece %d: %v, %d", now, i, ok, first)
+			}
+		}
+		return
+	}
+	t.Fatal("no piece has one helper before this node")
+}
+
 // Of several that share the origin's link some have little of it, and more when
 // the others are done: what they fetch is not fetched again meanwhile.
 func TestStuckClaimsWaitForThoseThatAreNot(t *testing.T) {
