@@ -114,7 +114,8 @@ func parseChoice(text []byte, r rules) (choice, error) {
 }
 
 // still returns what of a choice that other rules came to these choose, too: as of
-// lists that have nothing else.
+// lists that have nothing else. Images by digest are on no list, and left out: they
+// are chosen without one.
 func (r rules) still(c choice) choice {
 	tags := map[string][]string{} // by registry and repository
 	for image := range c {
@@ -126,8 +127,7 @@ func (r rules) still(c choice) choice {
 	now := choice{}
 	for name, tags := range tags {
 		for _, p := range r.patterns {
-			of, ok := strings.CutPrefix(name, p.registry+"/")
-			if !ok || !p.covers(of) {
+			if !p.coversName(name) {
 				continue
 			}
 			for _, tag := range r.choose(p, tags).tags {

@@ -64,6 +64,12 @@ func (p pattern) covers(repository string) bool {
 	return ok && err == nil
 }
 
+// coversName is covers of REGISTRY/REPOSITORY.
+func (p pattern) coversName(name string) bool {
+	of, ok := strings.CutPrefix(name, p.registry+"/")
+	return ok && p.covers(of)
+}
+
 // version reads of a tag that the pattern covers which version it is: what stands
 // behind the last star is no part of it, so that *-alpine compares 1.27.3-alpine by
 // 1.27.3.
@@ -86,8 +92,7 @@ func (p pattern) coversTag(tag string) bool {
 // has tells whether an image is meant, REGISTRY/REPOSITORY:TAG or @DIGEST.
 func (p pattern) has(image string) bool {
 	name := repository(image)
-	of, ok := strings.CutPrefix(name, p.registry+"/")
-	if !ok || !p.covers(of) {
+	if !p.coversName(name) {
 		return false
 	}
 	if p.digest != "" {

@@ -121,7 +121,7 @@ func (p *Plan) passSlow(now time.Duration, most int) (first, count int, ok bool)
 	copy(p.candidates.Words(), p.open.Words())
 	inTime := bitset.New(uint(p.pieces))
 	for _, r := range p.requests {
-		if r.stalled {
+		if r.stalled || r.stream {
 			continue
 		}
 		set := inTime
